@@ -1,0 +1,31 @@
+# Every target sets itself up: a bare clone needs only Python 3.11, make and git.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: env test test-fast lint types clean
+
+env: .venv/.ready
+
+# torch first: its pinned build is the one for this machine, and nothing later may replace it.
+.venv/.ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "need Python 3.11: install it, or name it with make PYTHON=/path/to/python"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
+	touch .venv/.ready
+
+lint: env
+	$(BIN)/ruff check .
+
+types: env
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+test-fast: env
+	$(BIN)/python -m pytest -m "not slow"
+
+clean:
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What both sides of the federation share: plan, data, models, training, metrics. Knows nothing of Flower, sites or servers."""

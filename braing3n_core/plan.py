@@ -1,0 +1,301 @@
+"""The plan: one frozen document that says what is trained, on what, by whom, at what privacy cost, and what is released.
+
+A plan is a TOML file. Its digest is SHA-256 over its canonical JSON, so two files that say the same have one digest.
+A plan with a `[rehearsal]` table describes phantom hospitals and is what `braing3n-sim` calls a recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from braing3n_core.errors import PlanRefused
+from braing3n_core.models.presets import PRESETS, Preset
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+StageName = Literal["encoder", "decoder", "generator"]
+SEX = ("F", "M")
+
+
+class Frozen(BaseModel):
+    """Settings that cannot be changed after they were read; a key nobody declared is refused, and so is NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Continuous(Frozen):
+    """A number with a unit and a range. Values outside the range are impossible and exclude the patient."""
+
+    kind: Literal["continuous"]
+    name: Name
+    unit: str
+    low: float
+    high: float
+    source: Literal["participants", "measured"] = "participants"
+
+    @model_validator(mode="after")
+    def _range_is_a_range(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"variable {self.name}: low={self.low} must be below high={self.high}")
+        return self
+
+
+class Categorical(Frozen):
+    """One of a closed list of levels."""
+
+    kind: Literal["categorical"]
+    name: Name
+    levels: Annotated[tuple[str, ...], Field(min_length=1)]
+    source: Literal["participants", "modality"] = "participants"
+
+
+Variable = Annotated[Continuous | Categorical, Field(discriminator="kind")]
+
+DEFAULT_VARIABLES: tuple[Continuous | Categorical, ...] = (
+    Continuous(kind="continuous", name="age", unit="year", low=18.0, high=95.0),
+    Categorical(kind="categorical", name="sex", levels=SEX),
+    Categorical(
+        kind="categorical",
+        name="diagnosis",
+        levels=("healthy", "dementia", "depression", "multiple-sclerosis"),
+    ),
+    Categorical(kind="categorical", name="modality", levels=("T1w",), source="modality"),
+    Continuous(kind="continuous", name="ventricles", unit="ml", low=0.0, high=120.0, source="measured"),
+    Continuous(kind="continuous", name="lesions", unit="ml", low=0.0, high=60.0),
+)
+
+
+class Site(Frozen):
+    """One hospital as the plan knows it. `patients` is DECLARED: a public constant, never counted from the data."""
+
+    name: Name
+    patients: PositiveInt
+
+
+class Data(Frozen):
+    """How every site turns a scan into a volume on the plan's grid."""
+
+    registration: Literal["affine", "none"] = "affine"
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2       # part of the patients never trained on
+
+
+class Stage(Frozen):
+    """One federated stage: what is trained and how each local DP-SGD step is taken.
+
+    `trainable` is `all`, `lora:RANK` or `group:NAME` (braing3n_core.models.trainable lists the groups).
+    `share` is the stage's part of the total privacy budget, in squared privacy loss (mu^2).
+    """
+
+    name: StageName
+    trainable: Annotated[str, Field(pattern=r"^(all|lora:[1-9][0-9]*|group:[a-z]+)$")]
+    rounds: PositiveInt
+    local_steps: PositiveInt
+    sample_rate: Fraction                  # each patient joins each step with this probability
+    views: PositiveInt                     # draws per patient and step, averaged before clipping
+    clip: PositiveFloat                    # L2 bound on one patient's gradient
+    learning_rate: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    share: Fraction
+
+
+class Privacy(Frozen):
+    """The agreed patient-level budget: add or remove one patient with all scans.
+
+    `local`: every site is (epsilon, delta)-DP on its own, against everyone. `non-private`: no guarantee at all,
+    charged as infinity; refused outside rehearsals.
+    """
+
+    mechanism: Literal["local", "non-private"]
+    epsilon: PositiveFloat
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Federation(Frozen):
+    """How the server waits. Quorum is the fewest usable replies that make a round."""
+
+    quorum: PositiveInt
+    deadline_s: PositiveFloat
+
+
+class Cell(Frozen):
+    """So many synthetic people with these conditions. A continuous condition is a (low, high) range drawn uniformly;
+    a categorical one is a tuple of levels drawn uniformly; one that is left out is not conditioned on.
+    """
+
+    count: PositiveInt
+    conditions: dict[str, tuple[float, float] | tuple[str, ...]]
+
+
+class Release(Frozen):
+    """The cohort that is asked for. Drawn from this table alone, never from a participants table."""
+
+    seed: int
+    steps: PositiveInt = 12                # Heun steps of the sampler
+    guidance: Annotated[float, Field(ge=0)] = 1.0
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+
+
+class Hospital(Frozen):
+    """How one phantom hospital differs from the population the public prior was trained on. All zero: not at all."""
+
+    name: Name
+    contrast: float = 0.0                  # added to the grey/white intensity ratio
+    bias: float = 0.0                      # extra receive-field amplitude, fraction of the signal
+    ageing: float = 0.0                    # added to the slope of ventricle size on age
+    disease: float = 0.0                   # added to the effect of dementia on ventricle size
+
+
+class Rehearsal(Frozen):
+    """Phantom hospitals in place of real ones. A real site refuses a plan that has this table."""
+
+    hospitals: tuple[Hospital, ...] = ()
+    compare_non_private: bool = True       # also train without privacy, to show what privacy costs
+    note: str = ""
+
+
+class TrainingPlan(Frozen):
+    """What sites approve. Everything that decides what leaves a hospital, and what it costs, is in here."""
+
+    study: Name
+    question: str = ""
+    seed: int
+    preset: Literal["tiny"] = "tiny"
+    variables: tuple[Variable, ...] = DEFAULT_VARIABLES
+    data: Data = Data()
+    sites: Annotated[tuple[Site, ...], Field(min_length=1)]
+    privacy: Privacy
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    federation: Federation
+    release: Release
+    rehearsal: Rehearsal | None = None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        _refuse_twins("site", [site.name for site in self.sites])
+        _refuse_twins("stage", [stage.name for stage in self.stages])
+        _refuse_twins("variable", [variable.name for variable in self.variables])
+        total = sum(stage.share for stage in self.stages)
+        if not abs(total - 1) < 1e-9:
+            raise ValueError(f"the stages' shares add up to {total:g}; they must add up to 1")
+        if not self.federation.quorum <= len(self.sites):
+            raise ValueError(f"quorum={self.federation.quorum} is more than the {len(self.sites)} sites of the plan")
+        if self.privacy.mechanism == "non-private" and self.rehearsal is None:
+            raise ValueError('mechanism "non-private" is for rehearsals only; choose "local" and an epsilon')
+        known = {variable.name for variable in self.variables}
+        for cell in self.release.cells:
+            for name in cell.conditions.keys() - known:
+                raise ValueError(f"release asks for condition {name!r}, which the plan does not declare{_near(name, known)}")
+        if self.rehearsal:
+            for hospital in self.rehearsal.hospitals:
+                if hospital.name not in {site.name for site in self.sites}:
+                    raise ValueError(f"phantom hospital {hospital.name!r} is not one of the plan's sites")
+        return self
+
+    @property
+    def model(self) -> Preset:
+        """The sizes behind the preset's name."""
+        return PRESETS[self.preset]
+
+    def stage(self, name: str) -> Stage:
+        """The stage called `name`. Raises PlanRefused if the plan has none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise PlanRefused(f"the plan has no stage {name!r}; it has {', '.join(s.name for s in self.stages)}")
+
+    def site(self, name: str) -> Site:
+        """The site called `name`. Raises PlanRefused if the plan has none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise PlanRefused(f"the plan has no site {name!r}; it has {', '.join(s.name for s in self.sites)}")
+
+    def canonical(self) -> str:
+        """The plan as canonical JSON: sorted keys, no spaces. Law: from_json(canonical()) == self."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, hex. What a site approves and every message names."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingPlan:
+        """Read a canonical plan. Raises PlanRefused with the first fault in words."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise PlanRefused(_in_words(error, cls)) from error
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingPlan:
+        """Read a plan from TOML. Raises PlanRefused with what is wrong, why, and the nearest known key."""
+        try:
+            tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise PlanRefused(f"no plan at {path}; name a TOML file, for example simulations/recipes/smoke.toml") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PlanRefused(f"{path} is not readable as TOML ({error}); correct it and run again") from error
+        # Strict models take a TOML array as a tuple only through JSON; dates and NaN are not plan values.
+        try:
+            return cls.from_json(json.dumps(tables))
+        except (TypeError, PlanRefused) as error:
+            raise PlanRefused(f"{path}: {error}") from error
+
+    def but(self, **changes: Any) -> TrainingPlan:  # noqa: ANN401 - the values are checked by the model itself
+        """This plan with top-level tables replaced, validated again."""
+        tables = {name: getattr(self, name) for name in type(self).model_fields} | changes
+        return type(self).from_json(json.dumps(tables, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not a plan value")
+
+
+def _refuse_twins(kind: str, names: list[str]) -> None:
+    twins = sorted({name for name in names if names.count(name) > 1})
+    if twins:
+        raise ValueError(f"two {kind}s are called {twins[0]!r}; each needs its own name")
+
+
+def _near(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    """Every key of a model and of the models inside it."""
+    found: set[str] = set()
+    pending: list[Any] = [model]
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            for name, field in kind.model_fields.items():
+                if name not in found:
+                    found.add(name)
+                    pending.append(field.annotation)
+        else:
+            pending.extend(getattr(kind, "__args__", ()))
+    return found
+
+
+def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of a validation as one line: where, what, what next."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"] if part not in ("continuous", "categorical")) or "plan"
+    if fault["type"] == "extra_forbidden":
+        key = str(fault["loc"][-1])
+        return f"{where} is not a key of a plan{_near(key, _keys(model))}; remove it or correct its spelling"
+    message = re.sub(r"^(Value error|Assertion failed), ", "", fault["msg"])
+    given = "" if fault["type"] in ("missing", "value_error") else f", got {str(fault['input'])[:60]}"
+    return f"{where}: {message}{given}; correct the plan and run again"

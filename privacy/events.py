@@ -1,0 +1,76 @@
+"""What happened to patients' privacy, as data. The vocabulary is append-only: no event is removed or changes its meaning.
+
+An event the accountant cannot bound costs infinity (privacy/accountant.py), so a new kind of message is expensive until
+somebody has proved what it costs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from privacy.errors import LedgerCorrupt, MechanismRefused
+
+
+@dataclass(frozen=True)
+class SampledGaussian:
+    """`steps` releases of a clipped sum over a Poisson sample of patients, each with Gaussian noise.
+
+    Unit: one patient with all scans and visits. Neighbours: add or remove one patient. `noise_multiplier` is the
+    noise's standard deviation over the clipping bound; `sample_rate` is each patient's chance of joining one step.
+    """
+
+    stage: str
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    replayable: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
+            raise MechanismRefused(f"noise multiplier {self.noise_multiplier} must be a finite positive number")
+        if not 0 < self.sample_rate <= 1:
+            raise MechanismRefused(f"sample rate {self.sample_rate} must be in (0, 1]")
+        if not self.steps >= 1:
+            raise MechanismRefused(f"steps {self.steps} must be at least 1")
+
+
+@dataclass(frozen=True)
+class NonPrivate:
+    """Something computed on patients left without any mechanism. Costs infinity."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """An event of a vocabulary this version does not know, kept so that the ledger stays whole. Costs infinity."""
+
+    description: str
+
+
+Event = SampledGaussian | NonPrivate | Unbounded
+
+
+def to_record(event: Event) -> dict[str, object]:
+    """The event as a JSON object. Law: from_record(to_record(e)) == e."""
+    return {"kind": type(event).__name__, **asdict(event)}
+
+
+def from_record(record: Mapping[str, object]) -> Event:
+    """The event behind a JSON object; one of an unknown kind becomes `Unbounded`."""
+    fields = {key: value for key, value in record.items() if key != "kind"}
+    try:
+        match record.get("kind"):
+            case "SampledGaussian":
+                return SampledGaussian(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
+            case "NonPrivate":
+                return NonPrivate(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
+            case "Unbounded":
+                return Unbounded(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
+            case _:
+                return Unbounded(json.dumps(dict(record), sort_keys=True))
+    except (TypeError, MechanismRefused) as error:
+        raise LedgerCorrupt(f"a {record.get('kind')} event has fields this version cannot read; restore the ledger") from error

@@ -1,0 +1,77 @@
+"""A plan says exactly one thing, and what it cannot say is refused with the reason and the remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from braing3n_core.errors import REFUSED, PlanRefused, exit_code
+from braing3n_core.plan import TrainingPlan
+
+TABLES: dict[str, Any] = {
+    "study": "smoke",
+    "seed": 1,
+    "sites": [{"name": "north", "patients": 40}, {"name": "south", "patients": 60}],
+    "privacy": {"mechanism": "local", "epsilon": 8.0, "delta": 1e-5},
+    "stages": [
+        {
+            "name": "decoder",
+            "trainable": "group:style",
+            "rounds": 2,
+            "local_steps": 3,
+            "sample_rate": 0.5,
+            "views": 1,
+            "clip": 1.0,
+            "learning_rate": 0.1,
+            "share": 1.0,
+        }
+    ],
+    "federation": {"quorum": 1, "deadline_s": 60.0},
+    "release": {"seed": 1, "cells": [{"count": 2, "conditions": {"age": [20, 90], "sex": ["F"]}}]},
+}
+
+
+def plan(**changes: Any) -> TrainingPlan:
+    return TrainingPlan.from_json(json.dumps(TABLES | changes))
+
+
+def test_the_canonical_form_is_the_plan() -> None:
+    assert TrainingPlan.from_json(plan().canonical()) == plan()
+    assert TrainingPlan.from_json(plan().canonical()).digest == plan().digest
+
+
+def test_any_change_changes_the_digest() -> None:
+    assert plan(seed=2).digest != plan().digest
+    assert plan().but(seed=2) == plan(seed=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"privacy": TABLES["privacy"] | {"epsilon": 0.0}}, "privacy.epsilon"),
+        ({"privacy": TABLES["privacy"] | {"epsilon": float("nan")}}, "finite"),
+        ({"privacy": TABLES["privacy"] | {"epsilom": 1.0}}, "did you mean 'epsilon'"),
+        ({"sites": [{"name": "north", "patients": 4}] * 2}, "two sites are called 'north'"),
+        ({"privacy": {"mechanism": "non-private", "epsilon": 1.0, "delta": 0.1}}, "rehearsals only"),
+        ({"federation": {"quorum": 3, "deadline_s": 1.0}}, "quorum=3"),
+        ({"release": {"seed": 1, "cells": [{"count": 1, "conditions": {"ages": [20, 30]}}]}}, "did you mean 'age'"),
+        ({"stages": [TABLES["stages"][0] | {"share": 0.5}]}, "add up to 1"),
+        ({"stages": [TABLES["stages"][0] | {"trainable": "lora:0"}]}, "trainable"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused_in_one_line(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(PlanRefused, match=words) as refusal:
+        plan(**changes)
+    assert "\n" not in str(refusal.value)
+    assert exit_code(refusal.value) == REFUSED
+
+
+def test_a_missing_file_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(PlanRefused, match="no plan at"):
+        TrainingPlan.load(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("study = ")
+    with pytest.raises(PlanRefused, match="not readable as TOML"):
+        TrainingPlan.load(tmp_path / "broken.toml")
