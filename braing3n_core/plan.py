@@ -126,8 +126,10 @@ class Federation(Frozen):
 
 
 class Cell(Frozen):
-    """So many synthetic people with these conditions. A continuous condition is a (low, high) range drawn uniformly;
-    a categorical one is a tuple of levels drawn uniformly; one that is left out is not conditioned on.
+    """So many synthetic people with these conditions.
+
+    A continuous condition is a (low, high) range drawn uniformly; a categorical one is a tuple of levels drawn
+    uniformly; one that is left out is not conditioned on.
     """
 
     count: PositiveInt
