@@ -1,0 +1,96 @@
+"""The public template on a preset's grid, and the regions that follow from it. The only file that knows nilearn.
+
+The template is the MNI ICBM152 2009a nonlinear asymmetric average with its grey- and white-matter maps, as it ships inside
+nilearn (Fonov et al., NeuroImage 2011); nothing is downloaded. BIDS calls this space MNI152NLin2009aAsym.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from nilearn.datasets import (
+    load_mni152_brain_mask,
+    load_mni152_gm_template,
+    load_mni152_template,
+    load_mni152_wm_template,
+)
+from nilearn.image import new_img_like, resample_img
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
+from torch import Tensor
+
+from braing3n_core.models.presets import Preset, Sides
+
+SPACE = "MNI152NLin2009aAsym"
+_CENTRE_MM = (0.0, -18.0, 12.0)                              # middle of the template's brain
+_SOURCE_MM = 2                                               # resolution the maps are read at
+_DEEP_MM = 22.0                                              # lateral ventricles lie deeper than any sulcus
+_VENTRICLE_BOX_MM = ((-45.0, 45.0), (-60.0, 50.0), (-15.0, 35.0))
+_MARGIN_MM = 6.0                                             # the region reaches this far beyond the template's own CSF
+
+
+@dataclass(frozen=True)
+class Template:
+    """The template on one grid; tensors are (D, H, W) in RAS order, maps in [0, 1]."""
+
+    affine: np.ndarray                                       # (4, 4): voxel -> mm
+    t1: Tensor                                               # skull-stripped, 0 outside the brain, maximum 1
+    gm: Tensor
+    wm: Tensor
+    csf: Tensor
+    mask: Tensor                                             # bool
+    ventricles: Tensor                                       # bool: where CSF counts as lateral ventricle
+
+
+def grid_affine(shape: Sides, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """(4, 4) voxel -> mm of a grid centred on the brain, axes right, anterior, superior."""
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = [centre - (n - 1) * mm / 2 for centre, n, mm in zip(_CENTRE_MM, shape, spacing_mm, strict=True)]
+    return affine
+
+
+@lru_cache(maxsize=4)
+def template(preset: Preset) -> Template:
+    """The template on the preset's grid, averaged over each voxel rather than sampled at its centre."""
+    affine = grid_affine(preset.shape, preset.spacing_mm)
+    loaders = (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template, load_mni152_brain_mask)
+    sources = [loader(resolution=_SOURCE_MM) for loader in loaders]
+    t1, gm, wm, mask = (_onto_grid(source, source.get_fdata(), affine, preset) for source in sources)
+    inside = mask > 0.5
+    region = _onto_grid(sources[0], _ventricle_region(sources).astype(np.float32), affine, preset)
+    return Template(
+        affine=affine,
+        t1=(t1 / t1.max()).clamp(0, 1) * inside,
+        gm=gm.clamp(0, 1),
+        wm=wm.clamp(0, 1),
+        csf=(mask - gm - wm).clamp(0, 1),
+        mask=inside,
+        ventricles=region > 0.5,
+    )
+
+
+def _onto_grid(like: Any, values: np.ndarray, affine: np.ndarray, preset: Preset) -> Tensor:  # noqa: ANN401 - nibabel is untyped
+    """`values` on the source grid -> (D, H, W), smoothed by the target voxel so that nothing aliases."""
+    sigma = [max(mm / _SOURCE_MM, 1.0) / 2.355 if mm > _SOURCE_MM else 0.0 for mm in preset.spacing_mm]
+    image = new_img_like(like, gaussian_filter(np.asarray(values, np.float32), sigma))
+    resampled = resample_img(
+        image, target_affine=affine, target_shape=preset.shape, interpolation="linear", force_resample=True, copy_header=True
+    )
+    return torch.from_numpy(np.asarray(resampled.get_fdata(), np.float32).copy())
+
+
+def _ventricle_region(sources: list[Any]) -> np.ndarray:
+    """Deep template CSF near the midline, widened: where an enlarged ventricle may reach, and no sulcus does."""
+    _, gm, wm, mask = (np.asarray(source.get_fdata()) for source in sources)
+    brain = mask > 0.5
+    source_affine = sources[0].affine
+    index = np.indices(brain.shape).reshape(3, -1)
+    mm = (source_affine[:3, :3] @ index + source_affine[:3, 3:]).reshape(3, *brain.shape)
+    box = np.logical_and.reduce([(mm[a] > low) & (mm[a] < high) for a, (low, high) in enumerate(_VENTRICLE_BOX_MM)])
+    depth = distance_transform_edt(brain) * _SOURCE_MM
+    core = brain & (gm + wm < 0.4) & (depth > _DEEP_MM) & box
+    wide = binary_dilation(core, iterations=round(_MARGIN_MM / _SOURCE_MM))
+    return np.asarray(wide & box & (depth > _DEEP_MM - 8))
