@@ -7,6 +7,7 @@
         ├── PlanRefused                      3
         ├── DataRefused                      3
         ├── ReplyRefused                     1 (never ends a run: the round goes on without that reply)
+        ├── client.refusal.StaleRequest      1 (leaves the site as the code stale-request)
         ├── GateBlocked                      4
         ├── IntegrityError                   6
         └── WaitingForSites                  7

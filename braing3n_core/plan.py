@@ -153,6 +153,7 @@ class Hospital(Frozen):
     bias: float = 0.0                      # extra receive-field amplitude, fraction of the signal
     ageing: float = 0.0                    # added to the slope of ventricle size on age
     disease: float = 0.0                   # added to the effect of dementia on ventricle size
+    folding: Annotated[float, Field(ge=0)] = 0.0              # mm of extra deformation at the scale of gyri
 
 
 class Rehearsal(Frozen):
