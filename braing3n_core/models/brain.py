@@ -1,0 +1,73 @@
+"""The whole model: tokenizer, decoder and generator around one latent space, and the public constants they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from scipy.ndimage import binary_dilation
+from torch import Tensor, nn
+
+from braing3n_core.data.template import template
+from braing3n_core.models.blocks import cubes_from_volume
+from braing3n_core.models.decoder import Decoder
+from braing3n_core.models.generator import MISSING, Generator
+from braing3n_core.models.presets import Preset
+from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
+from braing3n_core.plan import Categorical, Continuous
+
+Condition = float | str | None
+
+
+class Brain(nn.Module):
+    """Encoder, masked decoder, projection, latent decoder and generator of one preset and one list of variables.
+
+    Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance.
+    """
+
+    centre: Tensor                                           # (N, C)
+    scale: Tensor                                            # (C,)
+
+    def __init__(self, preset: Preset, variables: Sequence[Continuous | Categorical]) -> None:
+        super().__init__()
+        public = template(preset)
+        brain = torch.from_numpy(binary_dilation(public.mask.numpy()))
+        inside = cubes_from_volume(brain[None, None].float(), preset.patch)[0].sum(1).nonzero()[:, 0]
+        tissue = torch.stack([public.gm, public.wm, public.csf])
+        self.preset, self.variables = preset, tuple(variables)
+        self.encoder = Encoder(preset, inside)
+        self.masked = MaskedDecoder(preset, inside)
+        self.projection = nn.Linear(preset.encoder_width, preset.latent_width)
+        self.decoder = Decoder(preset, inside, brain, tissue)
+        self.generator = Generator(preset, inside, variables)
+        self.register_buffer("centre", torch.zeros(len(inside), preset.latent_width))
+        self.register_buffer("scale", torch.ones(preset.latent_width))
+
+    @property
+    def tokens(self) -> int:
+        """N: cubes that touch the brain."""
+        return len(self.centre)
+
+    def cubes(self, volumes: Tensor) -> Tensor:
+        """(B, 1, D, H, W) -> (B, N, V): difference to the public mean, at the brain's cubes."""
+        return cubes_from_volume((volumes - self.decoder.mean) * self.decoder.brain, self.preset.patch)[:, self.decoder.inside]
+
+    def encode(self, volumes: Tensor) -> Tensor:
+        """(B, 1, D, H, W) -> (B, N, C) normalised mean latents; there is nothing random in them."""
+        return (self.projection(self.encoder(self.cubes(volumes))) - self.centre) / self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, N, C) normalised latents -> (B, 1, D, H, W)."""
+        return self.decoder(latents)
+
+    def codes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
+        """Conditions as (B, M) codes for the generator; a name that is absent or None is missing."""
+        return torch.tensor([[_code(v, row.get(v.name)) for v in self.variables] for row in conditions])
+
+
+def _code(variable: Continuous | Categorical, value: Condition) -> float:
+    if value is None:
+        return MISSING
+    if isinstance(variable, Categorical):
+        return float(variable.levels.index(str(value)))
+    return (float(value) - variable.low) / (variable.high - variable.low)

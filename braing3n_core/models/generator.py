@@ -1,0 +1,111 @@
+"""The generator: a diffusion transformer (Peebles and Xie, arXiv 2212.09748) over latent tokens, trained as rectified flow.
+
+Modulation is shared by all blocks with a small table of their own (PixArt, arXiv 2310.00426). Every conditioning variable
+has its own null embedding, so any subset can be given and guidance can be set per variable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
+from torch import Tensor, nn
+
+from braing3n_core.models.blocks import Attention, Code, sine_positions
+from braing3n_core.models.presets import Preset
+from braing3n_core.plan import Categorical, Continuous
+
+MISSING = -1.0                                               # code of a condition that is not given
+_WAVES = 16
+
+
+class Conditions(nn.Module):
+    """(B, M) codes -> (B, C): the sum of one embedding per variable.
+
+    A continuous variable's code is its place in its range, 0 to 1; a categorical one's is its level's index; MISSING
+    selects that variable's null embedding.
+    """
+
+    def __init__(self, variables: Sequence[Continuous | Categorical], width: int) -> None:
+        super().__init__()
+        self.levels = [0 if isinstance(v, Continuous) else len(v.levels) for v in variables]
+        self.known = nn.ModuleList(nn.Linear(2 * _WAVES, width) if n == 0 else nn.Embedding(n, width) for n in self.levels)
+        self.null = nn.ModuleList(Code(width) for _ in variables)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        parts = []
+        for column, (levels, known, null) in enumerate(zip(self.levels, self.known, self.null, strict=True)):
+            code = codes[:, column]
+            given = (code != MISSING)[:, None].float()
+            safe = code.clamp(min=0)
+            value = known(safe.long()) if levels else known(waves(safe))
+            parts.append(given * value + (1 - given) * null(torch.zeros_like(value)))
+        return torch.stack(parts).sum(0)
+
+
+class GeneratorBlock(nn.Module):
+    """Transformer block whose two norms are shifted, scaled and gated by the condition."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.table = Code(6 * width)
+        self.attention = Attention(width, heads)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(B, N, C) tokens and (B, 6C) shared modulation -> (B, N, C)."""
+        a_shift, a_scale, a_gate, m_shift, m_scale, m_gate = self.table(modulation)[:, None].chunk(6, dim=2)
+        x = x + a_gate * self.attention(_norm(x) * (1 + a_scale) + a_shift)
+        return x + m_gate * self.down(F.gelu(self.up(_norm(x) * (1 + m_scale) + m_shift)))
+
+
+class Generator(nn.Module):
+    """Velocity field of the flow: (B, N, C) latents, (B,) times, (B, M) condition codes -> (B, N, C).
+
+    `shift` moves the whole population: adding D to it adds D to every sample. The prior leaves it at zero; it is the one
+    group of weights that says how hospitals differ from the public on average, and small enough to be learned in private.
+    """
+
+    positions: Tensor                                        # (N, W)
+
+    def __init__(self, preset: Preset, inside: Tensor, variables: Sequence[Continuous | Categorical]) -> None:
+        super().__init__()
+        width = preset.generator_width
+        self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
+        self.enter = nn.Linear(preset.latent_width, width)
+        self.place = Code(len(inside), width)
+        self.time = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.conditions = Conditions(variables, width)
+        self.mix = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(GeneratorBlock(width, preset.generator_heads) for _ in range(preset.generator_depth))
+        self.final = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, preset.latent_width)
+        self.shift = Code(len(inside), preset.latent_width)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, z: Tensor, t: Tensor, codes: Tensor) -> Tensor:
+        shift = self.shift(torch.zeros_like(z))
+        z = z - (1 - t)[:, None, None] * shift
+        x = self.place(self.enter(z) + self.positions)       # (B, N, W)
+        c = F.silu(self.mix(F.silu(self.time(waves(t)) + self.conditions(codes))))            # (B, W)
+        modulation = self.modulation(c)
+        for block in self.blocks:
+            x = block(x, modulation)
+        offset, scale = self.final(c)[:, None].chunk(2, dim=2)
+        return self.leave(_norm(x) * (1 + scale) + offset) - shift
+
+
+def waves(x: Tensor) -> Tensor:
+    """(B,) in [0, 1] -> (B, 32) sines and cosines of rising frequency."""
+    rates = math.pi * torch.exp(torch.linspace(0, math.log(32.0), _WAVES, device=x.device))
+    angle = x[:, None] * rates
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:])

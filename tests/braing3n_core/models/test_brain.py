@@ -1,0 +1,111 @@
+"""The networks on a grid whose sides all differ, and the two gradient engines on the real networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from braing3n_core.models.generator import MISSING
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.models.trainable import select_trainable
+from braing3n_core.training import draw_rows, row_loss
+from privacy.dp_sgd import clipped_sum, trainable
+from privacy.mechanism import l2_norm
+from tests.small import SMALL, small_brain, stage
+
+
+def volumes(count: int) -> torch.Tensor:
+    return torch.rand(count, 1, *SMALL.shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_nothing_lights_up_outside_the_brain() -> None:
+    model = small_brain()
+    decoded = model.decode(torch.randn(2, model.tokens, SMALL.latent_width))
+    assert decoded.shape == (2, 1, *SMALL.shape)
+    assert decoded[:, :, model.decoder.brain == 0].abs().max() == 0
+    assert decoded.abs().max() > 0
+
+
+def test_the_decoder_starts_at_the_public_mean() -> None:
+    torch.manual_seed(0)
+    model = type(small_brain())(SMALL, small_brain().variables)
+    model.decoder.mean.fill_(0.5)
+    decoded = model.decode(torch.randn(1, model.tokens, SMALL.latent_width))
+    assert torch.allclose(decoded[0, 0], 0.5 * model.decoder.brain)
+
+
+def test_encoding_draws_nothing() -> None:
+    model, x = small_brain(), volumes(2)
+    assert torch.equal(model.encode(x), model.encode(x))
+
+
+def test_a_missing_condition_is_not_a_zero_one() -> None:
+    model = small_brain()
+    given, missing, twice = model.codes([{"age": 18.0}, {}, {"age": None}])
+    assert given[0] == 0
+    assert missing[0] == MISSING
+    assert torch.equal(missing, twice)
+    z, t = torch.randn(1, model.tokens, SMALL.latent_width), torch.full((1,), 0.5)
+    assert not torch.allclose(model.generator(z, t, given[None]), model.generator(z, t, missing[None]))
+
+
+def test_every_condition_reaches_the_generator() -> None:
+    model = small_brain()
+    z, t = torch.randn(1, model.tokens, SMALL.latent_width), torch.full((1,), 0.5)
+    base = model.codes([{}])
+    for column, variable in enumerate(model.variables):
+        changed = base.clone()
+        changed[0, column] = 0.0
+        difference = (model.generator(z, t, changed) - model.generator(z, t, base)).abs().max()
+        assert difference > 1e-6, f"{variable.name} changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("encoder", "all"), ("encoder", "lora:2"), ("decoder", "all"), ("decoder", "group:style"), ("decoder", "group:output"),
+        ("generator", "all"), ("generator", "lora:2"), ("generator", "group:conditions"), ("generator", "group:ends"),
+    ],
+)
+def test_the_witness_agrees_on_the_networks_that_are_trained(name: str, what: str) -> None:
+    model = small_brain()
+    chosen = stage(name, what)
+    select_trainable(model, chosen, seed=3)
+    x = volumes(3)
+    data = {
+        "encoder": (model.cubes(x),),
+        "decoder": (model.encoder(model.cubes(x)).detach(), x),
+        "generator": (model.encode(x).detach(), model.codes([{"age": 30.0, "sex": "F"}] * 3)),
+    }[name]
+    draw = torch.Generator().manual_seed(2)
+    patients = [draw_rows(chosen.name, data, model, rows, draw) for rows in (1, 3)]
+    loop, witness = (clipped_sum(model, patients, row_loss(chosen.name), 0.01, e) for e in ("loop", "opacus"))
+    assert set(loop.total.tensors) == set(trainable(model)) == set(witness.total.tensors)
+    assert torch.allclose(loop.norms, witness.norms, rtol=1e-3)
+    assert loop.norms.min() > 0
+    moved = l2_norm({k: loop.total.tensors[k] - witness.total.tensors[k] for k in loop.total.tensors})
+    assert moved <= 1e-4 * l2_norm(loop.total.tensors)
+
+
+def test_tiny_is_what_the_documentation_says() -> None:
+    tiny = PRESETS["tiny"]
+    assert tiny.shape == (48, 48, 48)
+    assert tiny.generator_width >= tiny.latent_width
+
+
+def test_a_shift_moves_every_sample_by_itself_and_nothing_else() -> None:
+    from braing3n_core.flow import heun
+
+    model = small_brain()
+    model.generator.shift.code.data.zero_()
+    noise, codes = torch.randn(2, model.tokens, SMALL.latent_width), model.codes([{"age": 40.0}, {}])
+
+    def sample() -> torch.Tensor:
+        return heun(lambda z, t: model.generator(z, t, codes), noise, 200)
+
+    with torch.no_grad():
+        before = sample()
+        moved = torch.randn(model.tokens, SMALL.latent_width)
+        model.generator.shift.code.copy_(moved)
+        # Starting noise is not shifted, so the two agree as the steps grow finer.
+        assert torch.allclose(sample() - before, moved.expand(2, -1, -1), atol=0.02)

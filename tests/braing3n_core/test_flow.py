@@ -1,0 +1,49 @@
+"""The sampler against flows whose answer is known on paper."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braing3n_core.flow import between, guided, heun, time_shift
+
+
+def test_a_straight_flow_arrives_in_one_step() -> None:
+    data, noise = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
+    assert torch.allclose(heun(lambda z, t: noise - data, noise, 1), data, atol=1e-5)
+
+
+def test_more_steps_come_closer_to_the_closed_form_of_a_gaussian() -> None:
+    """Data N(0, s^2): the marginal at t has variance (1-t)^2 s^2 + t^2, so noise x ends at s x exactly."""
+    spread = 0.4
+
+    def velocity(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        u = t[:, None, None]
+        return z * (u - (1 - u) * spread**2) / ((1 - u) ** 2 * spread**2 + u**2)
+
+    noise = torch.randn(4, 10, 7)
+    errors = [float((heun(velocity, noise, steps) - spread * noise).abs().max()) for steps in (4, 8, 16, 64)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.01
+    assert errors[-1] < errors[0] / 20
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0, 1), st.integers(1, 10**6))
+def test_shifted_times_stay_times(t: float, dimension: int) -> None:
+    shifted = float(time_shift(torch.tensor([t]), dimension)[0])
+    assert 0 <= shifted <= 1 + 1e-6
+    assert (shifted - t) * (dimension - 4096) >= -1e-2, "towards noise for large latents, towards data for small ones"
+
+
+def test_the_path_starts_at_data_and_ends_at_noise() -> None:
+    data, noise = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    assert torch.equal(between(data, noise, torch.zeros(2)), data)
+    assert torch.equal(between(data, noise, torch.ones(2)), noise)
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.0, 2.0), (1.0, 5.0), (2.0, 8.0)])
+def test_guidance_extrapolates(weight: float, expected: float) -> None:
+    assert float(guided(torch.tensor(5.0), torch.tensor(2.0), weight)) == expected
