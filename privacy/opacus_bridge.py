@@ -47,14 +47,12 @@ def row_gradients(model: nn.Module, total_loss: Callable[[nn.Module], Tensor]) -
     `total_loss` is the SUM of row losses of one batch under the module it is given. Limits of Opacus 1.6 that this
     inherits: no BatchNorm, no padding mode but zeros, no randomness in forward.
     """
-    wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
+    hooked = copy.deepcopy(model)
+    GradSampleModule(hooked, loss_reduction="sum")           # hooks every leaf of `hooked`; the wrapper itself is not needed
     with _known_warnings_quiet():
-        total_loss(wrapped).backward()
-    return {
-        name.removeprefix("_module."): parameter.grad_sample
-        for name, parameter in wrapped.named_parameters()
-        if parameter.requires_grad
-    }
+        total_loss(hooked).backward()
+    parameters = {name: p for name, p in hooked.named_parameters() if p.requires_grad}
+    return {name: p.grad_sample for name, p in parameters.items()}  # type: ignore[attr-defined]  # set by Opacus' hooks
 
 
 @contextmanager

@@ -1,0 +1,267 @@
+"""The one door out of a site: a closed list of messages, each paid for and written down before it is handed over.
+
+Nothing else in the project makes a `Cleared`, and the transport sends nothing but a `Cleared`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, assert_never
+
+import numpy as np
+
+from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
+from privacy.events import Unbounded, to_record
+from privacy.ledger import Ledger, Reservation, sync_folder
+
+Header = Mapping[str, str | int | float]
+LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_KEY: Final = object()
+
+
+class RefusalCode(StrEnum):
+    """Everything a site may say about why it does not answer. A fixed word: no text, no number, nothing measured."""
+
+    BAD_SETTINGS = "bad-settings"                            # the site's own settings
+    PLAN_REFUSED = "plan-refused"                            # another plan, or a stage or round that it does not have
+    DATA_REFUSED = "data-refused"
+    BUDGET_EXHAUSTED = "budget-exhausted"
+    LEDGER_BUSY = "ledger-busy"
+    INTEGRITY = "integrity"                                  # ledger, audit log, prior or kept update is not what it was
+    MECHANISM_REFUSED = "mechanism-refused"
+    EGRESS_REFUSED = "egress-refused"                        # what training made may not leave
+    REQUEST_REFUSED = "request-refused"                      # the request's values do not fit the model
+    STALE_REQUEST = "stale-request"                          # the run went past this round
+    INTERRUPTED = "interrupted"
+    INTERNAL = "internal"
+
+    @property
+    def exit_code(self) -> int:
+        """The documented exit code of a command that ends for this reason."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES: Final[dict[RefusalCode, int]] = {
+    RefusalCode.BAD_SETTINGS: 2,
+    RefusalCode.PLAN_REFUSED: 3,
+    RefusalCode.DATA_REFUSED: 3,
+    RefusalCode.BUDGET_EXHAUSTED: 5,
+    RefusalCode.LEDGER_BUSY: 6,
+    RefusalCode.INTEGRITY: 6,
+    RefusalCode.MECHANISM_REFUSED: 6,
+    RefusalCode.EGRESS_REFUSED: 6,
+    RefusalCode.REQUEST_REFUSED: 1,
+    RefusalCode.STALE_REQUEST: 1,
+    RefusalCode.INTERRUPTED: 130,
+    RefusalCode.INTERNAL: 1,
+}
+
+
+@dataclass(frozen=True)
+class Ready:
+    """This site has the plan and can start. Constants only; free."""
+
+    site: str
+    plan: str                                                # digest
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """This site does not answer, for one of the fixed reasons.
+
+    Free, and not differentially private: that something failed is told without noise. After a failure that may depend on
+    patients, the site gives its reservation up (Ledger.abandon), so a server learns at most one word per charge.
+    """
+
+    site: str
+    code: RefusalCode
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What one round of private training changed, (n,) float32. Paid for by `reservation`."""
+
+    site: str
+    plan: str                                                # digest
+    stage: str
+    round: int
+    start: str                                               # SHA-256 of the values the server sent, hex
+    reservation: Reservation
+    values: np.ndarray
+
+
+Message = Ready | Refusal | Update
+
+
+@dataclass(frozen=True, eq=False)
+class Cleared:
+    """A message that passed the egress: what a transport may send, as it stands.
+
+    Only `Egress.send` makes one. Python cannot enforce that against code in the same process; the private key catches
+    accidents, and tests/privacy/test_egress.py looks for constructions elsewhere in the source.
+    """
+
+    header: Header
+    values: np.ndarray | None                                # (n,) float32, read-only
+    key: InitVar[object]
+
+    def __post_init__(self, key: object) -> None:
+        if key is not _KEY:
+            raise EgressRefused("only the egress clears a message; send it through Egress.send")
+
+
+def purpose_of(plan: str, stage: str, round: int) -> str:
+    """What a round's reservation says it is for. One purpose, one value."""
+    return f"{plan}/{stage}/{round}"
+
+
+class Egress:
+    """Checks, charges and writes down everything that leaves one site.
+
+    Guarantees, each before `send` returns
+     1. The message is of a type of the closed list, with fields of its schema; a header holds nothing measured on patients.
+     2. An update is finite float32 (n,) of exactly the expected size, and its reservation was made in this ledger for
+        exactly this plan, stage and round.
+     3. One reservation releases one value, across restarts. The same bytes again are free: nothing new is learnt.
+     4. The audit log on disk has the time, the header, the value's SHA-256, what was charged, and the ledger's head.
+
+    A log that names a ledger head the ledger does not have means that the ledger lost records: LedgerCorrupt.
+    Without a ledger (it is busy or broken) only refusals leave. Not covered: when a message leaves, which depends on how
+    many patients were drawn, and that a refusal happened.
+    """
+
+    def __init__(self, ledger: Ledger | None, audit_path: Path, site: str) -> None:
+        self._ledger, self._path, self._site = ledger, audit_path, site
+        _require(_matches(_NAME, site), "a site's name is lower-case letters, digits and dashes")
+        if ledger is not None:
+            _refuse_lost_records(ledger, audit_path)
+
+    def send(self, message: Message, expected_size: int | None = None) -> Cleared:
+        """Clear one message, or raise EgressRefused (a privacy error of the ledger passes through) and let nothing out."""
+        _require(type(message) in (Ready, Refusal, Update), "messages are Ready, Update or Refusal, nothing else")
+        _require(message.site == self._site, "a site speaks for itself only")
+        _require(isinstance(message, Refusal) or self._ledger is not None, "without its ledger a site can only refuse")
+        match message:
+            case Ready():
+                _require(_matches(_SHA256, message.plan), "the plan is named by its digest")
+                return self._cleared({"kind": "ready", "site": self._site, "plan": message.plan}, None, None)
+            case Refusal():
+                _require(type(message.code) is RefusalCode, "a refusal is one of the fixed codes")
+                header: Header = {"kind": "refusal", "site": self._site, "code": message.code.value}
+                return self._cleared({**header, "exit_code": message.code.exit_code}, None, None)
+            case Update():
+                return self._update(message, expected_size)
+            case _:
+                assert_never(message)
+
+    def _update(self, update: Update, expected_size: int | None) -> Cleared:
+        ledger = self._ledger
+        if ledger is None:
+            raise EgressRefused("without its ledger a site can only refuse; free the ledger and ask again")
+        _require(_matches(_SHA256, update.plan), "the plan is named by its digest")
+        _require(_matches(_SHA256, update.start), "what the update starts from is named by its digest")
+        _require(_matches(_NAME, update.stage), "a stage's name is one of the plan's")
+        _require(type(update.round) is int and update.round >= 1, "a round is a whole number from 1")
+        values = _checked(update.values, expected_size)
+        purpose = purpose_of(update.plan, update.stage, update.round)
+        _require(type(update.reservation) is Reservation, "an update needs the reservation that paid for it")
+        event = update.reservation.event
+        _require(update.reservation.purpose == purpose, "the reservation was made for something else")
+        _require(not isinstance(event, Unbounded) and event.stage == update.stage, "the charge was for another stage")
+        sha256 = hashlib.sha256(values.tobytes()).hexdigest()
+        ledger.release(update.reservation, sha256)
+        header: Header = {
+            "kind": "update",
+            "site": self._site,
+            "plan": update.plan,
+            "stage": update.stage,
+            "round": update.round,
+            "start": update.start,
+            "size": len(values),
+            "sha256": sha256,
+            "epsilon": ledger.epsilon,                       # a function of the plan and of how often it was run
+            "ledger_head": ledger.head,
+        }
+        return self._cleared(header, values, update.reservation)
+
+    def _cleared(self, header: Header, values: np.ndarray | None, paid: Reservation | None) -> Cleared:
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "header": {name: str(value) if value == float("inf") else value for name, value in header.items()},
+            "charged": to_record(paid.event) if paid else None,
+            "reservation": paid.digest if paid else None,
+            "ledger_head": self._ledger.head if self._ledger else None,
+        }
+        _append(self._path, (json.dumps(line, sort_keys=True, allow_nan=False) + "\n").encode())
+        return Cleared(MappingProxyType(dict(header)), values, _KEY)
+
+
+def _checked(values: object, expected_size: int | None) -> np.ndarray:
+    """A read-only copy, so that nothing changes between the check and the transport."""
+    if not (type(values) is np.ndarray and values.dtype == np.float32 and values.ndim == 1):
+        raise EgressRefused("an update is one array of float32 (n,); flatten it first")
+    _require(type(expected_size) is int and 0 < expected_size <= LARGEST, "say how many numbers the update should have")
+    _require(len(values) == expected_size, "the update has another size than the stage's trainable tensors")
+    copy = np.array(values, dtype="<f4", copy=True)
+    _require(bool(np.isfinite(copy).all()), "the update holds NaN or infinite numbers; lower the learning rate")
+    copy.flags.writeable = False
+    return copy
+
+
+def _matches(pattern: re.Pattern[str], text: object) -> bool:
+    return type(text) is str and pattern.fullmatch(text) is not None
+
+
+def _require(holds: bool, rule: str) -> None:
+    if holds is not True:
+        raise EgressRefused(f"this may not leave the site: {rule}")
+
+
+def _refuse_lost_records(ledger: Ledger, path: Path) -> None:
+    whole_lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(whole_lines, start=1):
+        try:
+            head = json.loads(line)["ledger_head"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerCorrupt(f"line {number} of the audit log cannot be read; restore it from a backup") from error
+        if head is not None and not ledger.knows(head):
+            raise LedgerCorrupt(f"the ledger lost what line {number} of the audit log was paid with; restore the ledger")
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add one line, on disk when it returns. A line torn by a crash goes first: its `send` never returned, so nothing left."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            # A refusal for a busy ledger is written beside the ledger's holder, so the log has its own short lock.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.ftruncate(file, _whole_lines(file))
+            if not os.write(file, line) == len(line):
+                raise PrivacyError("the audit log could not be written; free disk space and start the site again")
+            os.fsync(file)
+        finally:
+            os.close(file)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise PrivacyError("the audit log could not be written; free disk space and start the site again") from error
+
+
+def _whole_lines(file: int) -> int:
+    """Bytes up to the end of the last whole line."""
+    size = os.fstat(file).st_size
+    if size == 0 or os.pread(file, 1, size - 1) == b"\n":
+        return size
+    return os.pread(file, size, 0).rfind(b"\n") + 1
