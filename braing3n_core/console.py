@@ -1,0 +1,55 @@
+"""The one place that prints. Every line of a running job carries a mark, so that it can be told from Flower's and Ray's."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MARK = "braing3n | "
+
+
+def say(text: str) -> None:
+    """One marked line of progress on standard output, at once."""
+    print(f"{MARK}{text}", flush=True)
+
+
+def marked(line: str) -> str | None:
+    """What `say` was given, if `line` is one of its lines, wherever a log's own prefix put it."""
+    _, mark, text = line.rstrip("\n").partition(MARK)
+    return text if mark else None
+
+
+def show(text: str) -> None:
+    """A result, on standard output."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Progress or a refusal, on standard error, so that standard output holds results alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def counted(what: str, done: int, total: int) -> None:
+    """A counter that stays on its line of standard error until it is full."""
+    print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def heartbeat(tell: Callable[[str], None], what: str, every_s: float = 9.0) -> Iterator[None]:
+    """Tell that `what` is still going on, as long as it is: never ten seconds of silence."""
+    over, started = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            tell(f"{what}, {time.monotonic() - started:.0f} s so far")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,1 @@
+"""One hospital's side: its data, its policy, its ledger and its one door out."""

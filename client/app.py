@@ -1,0 +1,93 @@
+"""The site's side of Flower: a request in, a cleared message out, and nothing else. What a site does is in site.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from braing3n_core.data.phantom import write_hospital
+from braing3n_core.errors import ReplyRefused
+from braing3n_core.plan import TrainingPlan
+from braing3n_core.protocol import Request
+from braing3n_core.settings import Settings
+from client.refusal import refuse
+from client.site import Site
+from privacy.egress import Cleared
+
+app = ClientApp()
+_NO_ANSWER = Error(code=2, reason="the node could not read its settings; its own log says why")
+
+
+@app.query("ready")  # type: ignore[untyped-decorator]  # Flower is skipped by mypy
+def ready(message: Message, context: Context) -> Message:
+    """Whether each site this node plays can take part."""
+    try:
+        settings = _settings(context)
+        return _reply(message, [_asked(settings, name, None) for name in _played(settings, context)])
+    except Exception:  # noqa: BLE001 - the words of an error may name a patient or a path; only a fixed text leaves
+        return Message(_NO_ANSWER, reply_to=message)
+
+
+@app.train("round")  # type: ignore[untyped-decorator]  # as above
+def train(message: Message, context: Context) -> Message:
+    """One round at the site the request names."""
+    try:
+        settings = _settings(context)
+        name = str(message.content.config_records["request"]["site"])
+        if name not in _played(settings, context):
+            return Message(_NO_ANSWER, reply_to=message)
+        return _reply(message, [_asked(settings, name, message)])
+    except Exception:  # noqa: BLE001 - as above
+        return Message(_NO_ANSWER, reply_to=message)
+
+
+def _asked(settings: Settings, name: str, message: Message | None) -> Cleared:
+    """The site's answer to a round, or to being asked whether it is ready. Any error becomes a refusal through the egress."""
+    try:
+        if settings.plan.rehearsal is not None:
+            write_hospital(settings.bids(name), settings.plan.site(name), settings.plan)
+        site = _site(settings.plan.canonical(), name, settings.folder(name), settings.bids(name))
+        return site.ready() if message is None else site.round(_request(message))
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
+        return refuse(name, settings.folder(name), error)
+
+
+def _request(message: Message) -> Request:
+    config, arrays = message.content.config_records["request"], message.content.array_records["values"].to_numpy_ndarrays()
+    if len(arrays) != 1:
+        raise ReplyRefused("the request holds no single array; the sender runs another version")
+    number = config["round"]
+    return Request(str(config["plan"]), str(config["stage"]), number if isinstance(number, int) else -1, arrays[0])
+
+
+def _reply(message: Message, answers: Iterable[Cleared]) -> Message:
+    """The only place where a site's reply is made, and it is made of what the egress cleared."""
+    content = RecordDict()
+    for cleared in answers:
+        site = cleared.header["site"]
+        content[f"{site}.header"] = ConfigRecord(dict(cleared.header))
+        if cleared.values is not None:
+            content[f"{site}.values"] = ArrayRecord([cleared.values])
+    return Message(content, reply_to=message)
+
+
+def _settings(context: Context) -> Settings:
+    return Settings.read(context.run_config, str(context.run_id))
+
+
+def _played(settings: Settings, context: Context) -> list[str]:
+    """The sites of this node: the one it is told, or, simulated, every n-th of the plan."""
+    if "site" in context.node_config:
+        return [str(context.node_config["site"])]
+    part, parts = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+    return [site.name for index, site in enumerate(settings.plan.sites) if index % parts == part]
+
+
+@cache
+def _site(plan: str, name: str, folder: Path, bids: Path) -> Site:
+    """A worker process keeps the sites it played, so that scans are read once; their ledgers are free between requests."""
+    return Site(name, TrainingPlan.from_json(plan), folder, bids)

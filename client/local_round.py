@@ -1,0 +1,77 @@
+"""One round of DP-SGD on one site's patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import Stage
+from braing3n_core.state import flatten
+from braing3n_core.training import Prepared, make_rows, row_loss
+from privacy.dp_sgd import PoissonSampler, Rows, clipped_sum, private_gradient, trainable
+from privacy.errors import MechanismRefused
+from privacy.events import NonPrivate, SampledGaussian
+from privacy.randomness import Randomness
+
+Charged = SampledGaussian | NonPrivate
+
+
+def train_round(
+    model: Brain,
+    stage: Stage,
+    patients: Sequence[Prepared],
+    declared: int,
+    event: Charged,
+    randomness: Randomness,
+    generator: torch.Generator,
+) -> np.ndarray:
+    """Take `stage.local_steps` steps from the model's present tensors; return what they changed, float32 (n,).
+
+    Guarantee: with a SampledGaussian, the result is what that event, and nothing more, pays for: every step draws its
+    patients by Poisson sampling, clips each one's gradient over all scans, adds noise, and divides by the DECLARED cohort
+    size. Momentum starts at zero, so nothing of an earlier round is in it. `randomness` draws patients and noise;
+    `generator` draws masks, times and views, on which the guarantee does not rest. With NonPrivate there is no noise and no
+    guarantee.
+    """
+    _refuse_another_event(stage, event)
+    before = flatten(trainable(model))
+    velocity = {name: torch.zeros_like(tensor) for name, tensor in trainable(model).items()}
+    sampler = PoissonSampler[Prepared](stage.sample_rate, randomness)
+    for _ in range(stage.local_steps):
+        rows = [make_rows(patient, stage, model, generator) for patient in sampler.draw(patients)]
+        _step(model, stage, _gradient(model, stage, rows, declared, event, randomness), velocity)
+    changed: np.ndarray = flatten(trainable(model)) - before
+    return changed
+
+
+def _gradient(
+    model: Brain, stage: Stage, rows: Sequence[Rows], declared: int, event: Charged, randomness: Randomness
+) -> dict[str, Tensor]:
+    expected, loss = stage.sample_rate * declared, row_loss(stage.name)
+    match event:
+        case SampledGaussian():
+            return private_gradient(model, rows, loss, stage.clip, event, expected, randomness)
+        case NonPrivate():
+            total = clipped_sum(model, rows, loss, stage.clip).total
+            return {name: tensor / expected for name, tensor in total.tensors.items()}
+
+
+def _step(model: Brain, stage: Stage, gradient: dict[str, Tensor], velocity: dict[str, Tensor]) -> None:
+    """SGD with momentum; post-processing of the noisy gradients."""
+    with torch.no_grad():
+        for name, tensor in trainable(model).items():
+            velocity[name].mul_(stage.momentum).add_(gradient[name])
+            tensor.sub_(stage.learning_rate * velocity[name])
+
+
+def _refuse_another_event(stage: Stage, event: Charged) -> None:
+    """What was paid for is what is done."""
+    same = event.stage == stage.name
+    if isinstance(event, SampledGaussian):
+        same = same and (event.sample_rate, event.steps) == (stage.sample_rate, stage.local_steps)
+    if not same:
+        raise MechanismRefused(f"the charge was not made for a round of stage {stage.name}; reserve this round first")

@@ -1,0 +1,212 @@
+"""What one hospital does when a server asks. No network: client/app.py and the simulations call the same object."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from braing3n_core.data.cohort import Cohort, load_cohort
+from braing3n_core.errors import IntegrityError, PlanRefused, ReplyRefused, UsageError
+from braing3n_core.files import write_atomically
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import Stage, TrainingPlan
+from braing3n_core.prior import load_prior
+from braing3n_core.protocol import Request, at_stage, digest_of
+from braing3n_core.training import Prepared, prepare
+from client.local_round import Charged, train_round
+from client.refusal import StaleRequest, note, refuse
+from privacy.accountant import calibrate
+from privacy.dp_sgd import trainable
+from privacy.egress import Cleared, Egress, Ready, Update, purpose_of
+from privacy.events import NonPrivate, SampledGaussian
+from privacy.ledger import Ledger, Reservation
+from privacy.randomness import Randomness, ReplayableNoise, SecretNoise
+
+__all__ = ["Site", "refuse"]
+ModelSource = Callable[[TrainingPlan], Brain]
+CohortSource = Callable[[Path, TrainingPlan, Path], Cohort]  # scans, plan, cache
+
+
+class Site:
+    """One site of one plan.
+
+    Rules
+    * Another plan, or a stage or round the plan does not have, is refused; so is a round older than one already answered.
+    * A round is reserved in the ledger, whole, before a gradient is taken; noise is calibrated here, never taken from a server.
+    * A round that was answered is answered with the same bytes, at no charge. A round cut short by a crash takes its
+      reservation up again. A round that failed after it was reserved stays charged, so asking again costs again.
+    * Held-out patients are never trained on.
+    * What goes wrong leaves as a fixed code; the words stay in <folder>/site.log.
+
+    The ledger is locked while a request is worked on, and free between requests. Ctrl-C is passed on.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: TrainingPlan,
+        folder: Path,
+        bids: Path,
+        limit: float | None = None,
+        *,
+        model_source: ModelSource = load_prior,
+        cohort_source: CohortSource = load_cohort,
+    ) -> None:
+        self.name, self.plan, self.folder, self.bids = name, plan, folder, bids
+        self._declared = plan.site(name).patients
+        if not (limit is None or limit > 0):
+            raise UsageError(f"the site's own limit is epsilon={limit}; give a positive number, or none to follow the plan")
+        self._own_limit = math.inf if limit is None else limit
+        self._model_source, self._cohort_source = model_source, cohort_source
+        self._prepared: tuple[str, list[Prepared]] = ("", [])
+
+    def ready(self) -> Cleared:
+        """Whether this site can take part: its prior, ledger and scans are there. Reads all scans; costs nothing."""
+        return self._answered(self._ready)
+
+    def round(self, request: Request) -> Cleared:
+        """This site's answer to one round: an update that was paid for, or a refusal."""
+        return self._answered(lambda ledger, egress: self._round(ledger, egress, request))
+
+    @property
+    def limit(self) -> float:
+        """The most epsilon this site may ever spend on this plan: the plan's or its own, whichever is less."""
+        if self.plan.privacy.mechanism == "non-private":
+            if self.plan.rehearsal is None:
+                raise PlanRefused('mechanism "non-private" is for rehearsals only; choose "local" and an epsilon')
+            return math.inf
+        return min(self.plan.privacy.epsilon, self._own_limit)
+
+    def event(self, stage: Stage) -> Charged:
+        """What one round of `stage` costs."""
+        if self.plan.privacy.mechanism == "non-private":
+            return NonPrivate(stage.name)
+        return SampledGaussian(stage.name, self._noise[stage.name], stage.sample_rate, stage.local_steps)
+
+    @cached_property
+    def _noise(self) -> dict[str, float]:
+        """Noise multiplier by stage, such that all rounds of all stages together spend the plan's epsilon."""
+        stages = self.plan.stages
+        rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
+        multipliers = calibrate(rows, self.plan.privacy.epsilon, self.plan.privacy.delta)
+        return {stage.name: multiplier for stage, multiplier in zip(stages, multipliers, strict=True)}
+
+    @cached_property
+    def _cohort(self) -> Cohort:
+        cohort = self._cohort_source(self.bids, self.plan, self.folder / "cache")
+        for excluded in cohort.excluded:
+            note(self.folder, f"left out {excluded.file}: {excluded.reason}")
+        return cohort
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """Purpose of every round of the plan -> its place in the run."""
+        rounds = [(stage.name, number) for stage in self.plan.stages for number in range(1, stage.rounds + 1)]
+        return {purpose_of(self.plan.digest, stage, number): place for place, (stage, number) in enumerate(rounds)}
+
+    def _answered(self, work: Callable[[Ledger, Egress], Cleared]) -> Cleared:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with Ledger(self.folder / "ledger.jsonl", self.plan.privacy.delta) as ledger:
+                return work(ledger, Egress(ledger, self.folder / "audit.jsonl", self.name))
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
+            return refuse(self.name, self.folder, error)
+
+    def _ready(self, ledger: Ledger, egress: Egress) -> Cleared:
+        for stage in self.plan.stages:
+            self.event(stage)
+        self._model_source(self.plan)
+        _ = self.limit, self._cohort
+        return egress.send(Ready(self.name, self.plan.digest))
+
+    def _round(self, ledger: Ledger, egress: Egress, request: Request) -> Cleared:
+        # 1. Is it a round of this plan, and not one that was answered or passed?
+        stage, purpose = self._asked(request)
+        answered = [r for r in ledger.reservations if r.purpose == purpose and ledger.released(r) is not None]
+        if answered:
+            return self._again(ledger, egress, request, answered[0])
+        self._refuse_stale(ledger, purpose)
+        # 2. Do the values fit the model, and are there patients? Neither depends on what the server could learn by asking.
+        model = self._model_source(self.plan)
+        at_stage(model, self.plan, stage.name, request.values)
+        cohort, event, limit = self._cohort, self.event(stage), self.limit
+        # 3. Pay, then train. What fails from here on was seen by nobody but may depend on patients: it stays paid.
+        reservation = ledger.standing(event, purpose) or ledger.reserve(event, purpose, limit)
+        try:
+            values = self._trained(model, stage, cohort, event, request)
+            write_atomically(self._kept(reservation), request.digest.encode() + values.astype("<f4").tobytes())
+            return egress.send(self._update(request, request.digest, reservation, values), _trainable_size(model))
+        except Exception:
+            ledger.abandon(reservation)
+            raise
+
+    def _asked(self, request: Request) -> tuple[Stage, str]:
+        if request.plan != self.plan.digest:
+            raise PlanRefused("the request names another plan than the one this site runs; approve that plan first")
+        stage = self.plan.stage(request.stage)
+        if not (type(request.round) is int and 1 <= request.round <= stage.rounds):
+            raise PlanRefused(f"stage {stage.name} has {stage.rounds} rounds and no other; ask for one of them")
+        if not (type(request.values) is np.ndarray and request.values.dtype == np.float32 and request.values.ndim == 1):
+            raise ReplyRefused("the request's values are not one float32 array; the sender runs another version")
+        return stage, purpose_of(request.plan, stage.name, request.round)
+
+    def _refuse_stale(self, ledger: Ledger, purpose: str) -> None:
+        places = [self._order[r.purpose] for r in ledger.reservations if r.purpose in self._order and ledger.released(r)]
+        if not self._order[purpose] > max(places, default=-1):
+            raise StaleRequest("this site already answered a later round; resume the run from its newest checkpoint")
+
+    def _again(self, ledger: Ledger, egress: Egress, request: Request, reservation: Reservation) -> Cleared:
+        """The answer that was given before, from this site's own folder."""
+        try:
+            kept = self._kept(reservation).read_bytes()
+        except OSError as error:
+            raise IntegrityError("the answer to this round is gone; restore the site's folder, or skip the round") from error
+        start, values = kept[:64].decode("ascii", "replace"), np.frombuffer(kept[64 : len(kept) // 4 * 4], dtype="<f4")
+        if digest_of(values) != ledger.released(reservation):
+            raise IntegrityError("the answer to this round was changed; restore the site's folder, or skip the round")
+        return egress.send(self._update(request, start, reservation, values), len(values))
+
+    def _update(self, request: Request, start: str, reservation: Reservation, values: np.ndarray) -> Update:
+        return Update(self.name, self.plan.digest, request.stage, request.round, start, reservation, values)
+
+    def _kept(self, reservation: Reservation) -> Path:
+        folder = self.folder / "answers"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / f"{reservation.digest}.f32"
+
+    def _trained(self, model: Brain, stage: Stage, cohort: Cohort, event: Charged, request: Request) -> np.ndarray:
+        randomness, generator = self._randomness(event, request)
+        patients = self._patients(model, stage, cohort, request)
+        return train_round(model, stage, patients, self._declared, event, randomness, generator)
+
+    def _patients(self, model: Brain, stage: Stage, cohort: Cohort, request: Request) -> list[Prepared]:
+        """Training patients as the stage sees them, kept as long as the earlier stages' tensors stay the same."""
+        earlier = request.values[: len(request.values) - _trainable_size(model)]
+        key = f"{stage.name}/{digest_of(earlier)}"
+        if self._prepared[0] != key:
+            self._prepared = ("", [])                        # two stages' tensors never share the memory
+            self._prepared = (key, [prepare(stage.name, model, patient.scans) for patient in cohort.training])
+        return self._prepared[1]
+
+    def _randomness(self, event: Charged, request: Request) -> tuple[Randomness, torch.Generator]:
+        """Draws for patients and noise, and for masks, times and views.
+
+        The guarantee rests on the first alone. The second is unpredictable too under a mechanism, so that nobody can replay
+        what a release was made from; a rehearsal without privacy repeats both exactly.
+        """
+        if isinstance(event, SampledGaussian):
+            return SecretNoise(), torch.Generator().manual_seed(int.from_bytes(os.urandom(7)))
+        text = f"{self.plan.seed}/{self.name}/{request.stage}/{request.round}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+        return ReplayableNoise(seed), torch.Generator().manual_seed(seed + 1)
+
+
+def _trainable_size(model: Brain) -> int:
+    return sum(tensor.numel() for tensor in trainable(model).values())
