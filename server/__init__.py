@@ -1,0 +1,1 @@
+"""The consortium's side: rounds, aggregation, checkpoints and the release."""

@@ -1,0 +1,177 @@
+"""What happens in which order, and which replies count: the run as a state machine without network, clock or disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from braing3n_core.errors import DataRefused, IntegrityError, PlanRefused, ReplyRefused, WaitingForSites
+from braing3n_core.plan import Stage, TrainingPlan
+from braing3n_core.protocol import Request
+from privacy.egress import RefusalCode
+from privacy.errors import BudgetExhausted
+from server.aggregate import checked, weighted_mean
+
+Header = Mapping[str, object]
+FOR_GOOD: dict[str, tuple[type[Exception], str]] = {         # refusals that asking again does not change
+    RefusalCode.BUDGET_EXHAUSTED: (BudgetExhausted, "have no budget for it; agree a larger epsilon or plan fewer rounds"),
+    RefusalCode.DATA_REFUSED: (DataRefused, "cannot use their data; read the site's own log"),
+    RefusalCode.PLAN_REFUSED: (PlanRefused, "refuse the plan; read the site's own log"),
+    RefusalCode.BAD_SETTINGS: (PlanRefused, "have settings the plan does not fit; read the site's own log"),
+    RefusalCode.INTEGRITY: (IntegrityError, "found a file that is not what it was; read the site's own log"),
+    RefusalCode.MECHANISM_REFUSED: (IntegrityError, "can give no guarantee for this plan; read the site's own log"),
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands: `rounds` of stage number `stage` are done and led to `values` (braing3n_core.protocol)."""
+
+    stage: int
+    rounds: int
+    values: np.ndarray
+    spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site's last update said
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One closed round. Nothing in it was measured on patients."""
+
+    stage: str
+    round: int
+    replied: tuple[str, ...]
+    refused: Mapping[str, str]                               # site -> why
+    missing: tuple[str, ...]
+
+
+class Coordinator:
+    """One run.
+
+    Rules
+     * A reply counts once, for the round it names, from a site of the plan, made from the values of that round.
+     * A round closes with at least `quorum` usable replies; then their mean, by declared sizes, is added to the values.
+     * A round that does not close changes nothing and can be asked for again.
+     * The values are finite at all times.
+    """
+
+    def __init__(self, plan: TrainingPlan, initial: Sequence[np.ndarray], state: State | None = None) -> None:
+        self.plan = plan
+        self.initial = tuple(initial)                        # one flat array per stage (protocol.initial_values)
+        self.state = state or State(0, 0, self.initial[0].astype(np.float32))
+        self.spent = dict(self.state.spent)
+        expected = sum(len(part) for part in self.initial[: self.state.stage + 1])
+        if not (len(self.state.values) == expected and np.isfinite(self.state.values).all()):
+            raise IntegrityError("the run's state does not fit its plan; remove the newest checkpoint and resume")
+        self.forget_round()
+        self._next_stage()
+
+    @property
+    def done(self) -> bool:
+        """Whether every round of every stage is closed."""
+        return self.state.stage == len(self.plan.stages) - 1 and self.state.rounds >= self.stage.rounds
+
+    @property
+    def stage(self) -> Stage:
+        """The stage the run is in."""
+        return self.plan.stages[self.state.stage]
+
+    def request(self) -> Request:
+        """What every site is asked now. The same until the round closes."""
+        return Request(self.plan.digest, self.stage.name, self.state.rounds + 1, self.state.values)
+
+    def accept(self, site: str, header: Header, values: object) -> None:
+        """Take a site's update. Raises ReplyRefused, and notes it, when the reply is not one this round asked for."""
+        try:
+            self._belongs(site, header)
+            update = checked(site, values, len(self.initial[self.state.stage]))
+        except ReplyRefused as error:
+            # An impostor's or a repeated reply must not take away what the site rightly sent.
+            if site in self._names() and site not in self.replies:
+                self.refuse(site, str(error))
+            raise
+        self.replies[site] = update
+        self.spent[site] = _epsilon(header)
+        self.refused.pop(site, None)
+        self.codes.pop(site, None)
+
+    def refuse(self, site: str, reason: str, code: str = "") -> None:
+        """Note that `site` gives no update this round, and why."""
+        if site in self._names() and site not in self.replies:
+            self.refused[site] = reason
+            self.codes[site] = code
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Sites that said nothing yet, in the plan's order."""
+        return tuple(name for name in self._names() if name not in self.replies and name not in self.refused)
+
+    def close_round(self) -> RoundReport:
+        """Average what came and go on. Raises WaitingForSites, BudgetExhausted, DataRefused or PlanRefused below quorum."""
+        self.need_quorum(len(self.replies), "replied")
+        number, stage = self.state.rounds + 1, self.state.stage
+        report = RoundReport(self.stage.name, number, tuple(sorted(self.replies)), dict(self.refused), self.waiting)
+        mean = weighted_mean(self.replies, {site.name: site.patients for site in self.plan.sites})
+        values = self.state.values.copy()
+        values[len(values) - len(mean) :] += mean
+        if not np.isfinite(values).all():
+            raise IntegrityError("the averaged values are not finite; resume from the last checkpoint")
+        self.state = State(stage, number, values, dict(self.spent))
+        self.forget_round()
+        self._next_stage()
+        return report
+
+    def forget_round(self) -> None:
+        """Drop what came for the round that is open, so that it can be asked for again."""
+        self.replies: dict[str, np.ndarray] = {}
+        self.refused: dict[str, str] = {}                    # site -> why
+        self.codes: dict[str, str] = {}                      # site -> refusal code, if it sent one
+
+    def _names(self) -> list[str]:
+        return [site.name for site in self.plan.sites]
+
+    def _next_stage(self) -> None:
+        """A stage whose rounds are closed is over: the next one's untouched tensors join the values."""
+        while self.state.rounds >= self.stage.rounds and not self.done:
+            stage = self.state.stage + 1
+            values = np.concatenate([self.state.values, self.initial[stage]]).astype(np.float32)
+            self.state = State(stage, 0, values, self.state.spent)
+
+    def _belongs(self, site: str, header: Header) -> None:
+        """Raise ReplyRefused unless the header names this plan, stage, round and start, and the site may still speak."""
+        if site not in self._names():
+            raise ReplyRefused(f"{site!r} is not a site of the plan; its reply was dropped")
+        if self.done:
+            raise ReplyRefused(f"{site} replied after the last round; its reply was dropped")
+        if site in self.replies:
+            raise ReplyRefused(f"{site} replied to this round before; the second reply was dropped")
+        request = self.request()
+        asked = {"site": site, "plan": request.plan, "stage": request.stage, "round": request.round, "start": request.digest}
+        for key, value in asked.items():
+            if header.get(key) != value:
+                given = f"{key}={str(header.get(key))[:12]}, not {str(value)[:12]}"
+                raise ReplyRefused(f"{site} replied for {given}: late or stale; the reply was dropped")
+
+    def need_quorum(self, usable: int, did: str) -> None:
+        """Raise what best says why too few sites did what was asked: something only people can change, or mere waiting."""
+        quorum, names = self.plan.federation.quorum, self._names()
+        if usable >= quorum:
+            return
+        where = f"stage {self.stage.name}, round {self.state.rounds + 1}: {usable} of {len(names)} sites {did}"
+        lost = {site: self.codes[site] for site in self.refused if self.codes[site] in FOR_GOOD}
+        if len(names) - len(lost) < quorum:
+            code = next(code for code in FOR_GOOD if code in lost.values())
+            kind, why = FOR_GOOD[code]
+            sites = ", ".join(site for site in lost if lost[site] == code)
+            raise kind(f"{where}, {quorum} are needed, and {sites} {why}")
+        reasons = [f"{site} refused ({why})" for site, why in self.refused.items()]
+        said = "; ".join(reasons + [f"{site} silent" for site in self.waiting])
+        raise WaitingForSites(f"{where}, {quorum} are needed: {said}; run again with this output folder to resume")
+
+
+def _epsilon(header: Header) -> float:
+    """What the site says it has spent so far; infinity if it does not say."""
+    value = header.get("epsilon")
+    return float(value) if isinstance(value, int | float) and value >= 0 else math.inf

@@ -1,0 +1,75 @@
+"""From the last round to the release folder, with what the sites themselves said they spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from braing3n_core.console import heartbeat
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import TrainingPlan
+from privacy.accountant import calibrate
+from privacy.events import Event, NonPrivate, SampledGaussian
+from server.conduct import Say
+from server.release.inputs import SitePrivacy, site_privacy
+from server.release.publish import publish
+
+Row = Mapping[str, object]
+
+
+def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float], out: Path, say: Say) -> None:
+    """Make <out>/release. Quality is not in it: a server has no patients to measure it on."""
+    rounds = read_rounds(out)
+    privacy = [_stated(plan, site, epsilon, rounds) for site, epsilon in sorted(spent.items())]
+    say(f"generating {sum(cell.count for cell in plan.release.cells)} synthetic volumes and two sweeps")
+    with heartbeat(say, "making the release"):
+        folder = publish(plan, model, out, privacy=privacy, rounds=rounds, provenance=provenance(), replace=True)
+    say(f"release: {folder}")
+
+
+def read_rounds(out: Path) -> list[Row]:
+    """The rows of rounds.jsonl, a line cut short by a crash left out."""
+    path = out / "rounds.jsonl"
+    rows = map(_row, path.read_text(encoding="utf-8").splitlines() if path.exists() else [])
+    return [row for row in rows if row]
+
+
+def _row(line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def provenance() -> dict[str, str]:
+    """What made the release."""
+    return {name: version(name) for name in ("braing3n", "flwr", "opacus", "torch")}
+
+
+def _stated(plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row]) -> SitePrivacy:
+    """A site's row: epsilon as the site said it, the steps as the server saw them in the rounds it replied to."""
+    row = site_privacy(site, _seen(plan, site, rounds), plan.privacy.epsilon, plan.privacy.delta)
+    return replace(row, epsilon=epsilon)
+
+
+def _seen(plan: TrainingPlan, site: str, rounds: list[Row]) -> list[Event]:
+    replied = [row["stage"] for row in rounds if site in _names(row)]
+    stages = plan.stages
+    if plan.privacy.mechanism == "non-private":
+        return [NonPrivate(stage.name) for stage in stages if stage.name in replied]
+    rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
+    noise = calibrate(rows, plan.privacy.epsilon, plan.privacy.delta)
+    return [
+        SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps * replied.count(stage.name))
+        for stage, sigma in zip(stages, noise, strict=True)
+        if stage.name in replied
+    ]
+
+
+def _names(row: Row) -> list[object]:
+    replied = row.get("replied")
+    return replied if isinstance(replied, list) else []

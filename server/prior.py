@@ -1,0 +1,170 @@
+"""The public prior: every network trained on phantoms alone, before any hospital is asked. No patient, no privacy cost.
+
+Phases: the masked autoencoder; a projection in closed form; the decoder; the generator. Every draw follows from
+(seed, phase, step), so a run that was stopped goes on to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt, ValidationError
+from torch import Tensor
+
+from braing3n_core.data.phantom import Truth, phantoms
+from braing3n_core.data.template import template
+from braing3n_core.errors import PlanRefused
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.models.trainable import NETWORKS
+from braing3n_core.morphometry import measure
+from braing3n_core.plan import DEFAULT_VARIABLES, Frozen, Hospital, StageName
+from braing3n_core.prior import write_prior
+from braing3n_core.training import LATENT_NOISE, draw_rows, row_loss
+from privacy.dp_sgd import Rows
+from server.optimise import Phase, Say, fit
+
+_AT_ONCE = 64                                                # volumes encoded together
+_PER_SCANNER = 25                                            # varied phantoms that share one scanner
+# The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
+# scanner and the shift of a population are zero for the public.
+_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.shift.")
+
+
+class PriorRecipe(Frozen):
+    """Everything that decides the prior's weights."""
+
+    preset: Literal["tiny"]
+    seed: int
+    people: PositiveInt                                      # phantoms of the public population, for mean and generator
+    varied: PositiveInt                                      # phantoms of many scanners, for encoder and decoder
+    contrast: tuple[float, float]                            # what the varied phantoms are drawn from; see plan.Hospital
+    bias: tuple[float, float]
+    folding: tuple[float, float]                             # mm
+    encoder: Phase
+    decoder: Phase
+    generator: Phase
+    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
+
+    @classmethod
+    def load(cls, path: Path) -> PriorRecipe:
+        """Read a recipe from TOML. Raises PlanRefused in words."""
+        try:
+            return cls.model_validate_json(json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise PlanRefused(f"{path} is not a prior recipe ({why}); correct it and run again") from error
+
+
+def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
+    """Train a prior and write `<out>/<preset>.safetensors` (float16) with its record beside it; return the first."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)                           # initial weights
+    model = Brain(PRESETS[recipe.preset], DEFAULT_VARIABLES).requires_grad_(False)
+    say(f"phantoms: {recipe.people} of the public population, {recipe.varied} of many scanners")
+    people, truths = _people(recipe)
+    model.decoder.mean.copy_(people.mean(0, dtype=torch.float32)[0].half())
+    varied = _varied(recipe)
+    cubes = _batched(model.cubes, varied)
+    _train("encoder", model, (cubes,), recipe, out, say)
+    tokens = _batched(model.encoder, cubes)
+    fit_projection(model, tokens, cubes)
+    _train("decoder", model, (tokens, varied), recipe, out, say)
+    codes = model.codes([_conditions(truth, volume, model) for truth, volume in zip(truths, people, strict=True)])
+    _train("generator", model, (_batched(model.encode, people), codes), recipe, out, say)
+    return write_prior(model, recipe.preset, recipe.model_dump(mode="json"), out)
+
+
+@torch.no_grad()
+def fit_projection(model: Brain, tokens: Tensor, cubes: Tensor) -> None:
+    """Projection, centre, scale and the decoder's linear part in closed form, from (S, N, E) tokens and (S, N, V) cubes.
+
+    The projection is the rank-C linear map of tokens that best predicts cubes (reduced-rank regression, Izenman 1975);
+    each latent axis keeps the square root of its spread, so that weak axes survive the decoder's noise and strong ones
+    still lead. The linear part is ridge regression at every position, with that noise as the ridge.
+    """
+    rank = model.preset.latent_width
+    x, y = tokens.float(), cubes.float()
+    flat_x, flat_y = (x - x.mean(0)).flatten(0, 1), (y - y.mean(0)).flatten(0, 1)
+    gram = flat_x.T @ flat_x
+    gram += 1e-4 * gram.trace() / len(gram) * torch.eye(len(gram))
+    best = torch.linalg.solve(gram, flat_x.T @ flat_y)                                         # (E, V)
+    _, _, axes = torch.linalg.svd(torch.linalg.cholesky(gram).T @ best, full_matrices=False)
+    down = best @ axes[:rank].T                                                                # (E, C)
+    down = down / (flat_x @ down).std(0).sqrt()
+    latents = x @ down
+    centre = latents.mean(0)
+    spread = (latents - centre).square().mean().sqrt()
+    model.projection.weight.copy_(down.T)
+    model.projection.bias.zero_()
+    model.centre.copy_(centre)
+    model.scale.fill_(float(spread))
+    z = ((latents - centre) / spread).transpose(0, 1)                                          # (N, S, C)
+    noise = len(x) * LATENT_NOISE**2 / 3 * torch.eye(rank)   # the deviation is uniform, so its mean square is a third
+    model.decoder.linear.weight.copy_(torch.linalg.solve(z.mT @ z + noise, z.mT @ y.transpose(0, 1)))
+
+
+def _train(stage: StageName, model: Brain, data: Rows, recipe: PriorRecipe, out: Path, say: Say) -> None:
+    """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
+    phase: Phase = getattr(recipe, stage)
+    own = tuple(f"{network}." for network in NETWORKS[stage])
+    weights = {n: p for n, p in model.named_parameters() if n.startswith(own) and not n.startswith(_LEFT_AS_THEY_ARE)}
+    for parameter in weights.values():
+        parameter.requires_grad_(True)
+    loss_of = row_loss(stage)
+
+    def loss_at(step: int) -> Tensor:
+        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rows = draw_rows(stage, data, model, phase.batch, draw)
+        return loss_of(model, tuple(row.float() if row.is_floating_point() else row for row in rows)).mean()
+
+    average = fit(stage, weights, loss_at, phase, recipe.ema, out / f".{stage}.safetensors", say)
+    model.load_state_dict(average, strict=False)
+    model.requires_grad_(False)
+
+
+def _people(recipe: PriorRecipe) -> tuple[Tensor, list[Truth]]:
+    """(S, 1, D, H, W) float16 phantoms of the public population and what was asked of each."""
+    found = list(phantoms(PRESETS[recipe.preset], recipe.people, recipe.seed, Hospital(name="public")))
+    return torch.stack([volume.half() for volume, _ in found]), [truth for _, truth in found]
+
+
+def _conditions(truth: Truth, volume: Tensor, model: Brain) -> dict[str, Condition]:
+    """What a hospital's table and the same measurement would say of this phantom."""
+    measured = measure(volume.float(), template(model.preset), model.preset.spacing_mm)
+    return {
+        "age": truth.age,
+        "sex": truth.sex,
+        "diagnosis": truth.diagnosis,
+        "modality": "T1w",
+        "ventricles": measured.ventricles_ml,
+        "lesions": truth.lesions_ml,
+    }
+
+
+def _varied(recipe: PriorRecipe) -> Tensor:
+    """(S, 1, D, H, W) float16 phantoms, 25 of each of many scanners drawn from the recipe's ranges."""
+    draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
+    volumes: list[Tensor] = []
+    for number in range(math.ceil(recipe.varied / _PER_SCANNER)):
+        scanner = Hospital(
+            name="varied",
+            contrast=draw.uniform(*recipe.contrast),
+            bias=draw.uniform(*recipe.bias),
+            folding=draw.uniform(*recipe.folding),
+        )
+        found = phantoms(PRESETS[recipe.preset], _PER_SCANNER, recipe.seed + 1 + number, scanner)
+        volumes += [volume.half() for volume, _ in found]
+    return torch.stack(volumes[: recipe.varied])
+
+
+@torch.no_grad()
+def _batched(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    return torch.cat([function(part.float()).half() for part in inputs.split(_AT_ONCE)])

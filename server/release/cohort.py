@@ -1,0 +1,87 @@
+"""Who is in the release: synthetic people drawn from the plan's cells alone, never from a table of patients."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from braing3n_core.errors import PlanRefused
+from braing3n_core.models.brain import Condition
+from braing3n_core.plan import Categorical, Cell, Continuous, Release
+
+Variable = Continuous | Categorical
+_DECIMALS = 2
+
+
+@dataclass(frozen=True)
+class Person:
+    """One synthetic person and what was asked of the generator. None: left free."""
+
+    name: str                                                # sub-syn0001
+    conditions: dict[str, Condition]                         # every variable of the plan
+
+
+def draw(release: Release, variables: Sequence[Variable]) -> list[Person]:
+    """The people of a release, cell by cell: ranges uniform, levels uniform.
+
+    Guarantee: a function of its arguments alone, so the same plan gives the same cohort and no patient can influence it.
+    Raises PlanRefused for a value outside a variable's range, an unknown level or an unknown variable.
+    """
+    known = {variable.name: variable for variable in variables}
+    for number, cell in enumerate(release.cells, start=1):
+        for name, asked in cell.conditions.items():
+            if name not in known:
+                raise PlanRefused(f"release cell {number} asks for {name!r}, which the plan does not declare; declare it")
+            _refuse_impossible(number, known[name], asked)
+    rng = np.random.default_rng(release.seed % 2**64)
+    rows = [_person(cell, variables, rng) for cell in release.cells for _ in range(cell.count)]
+    width = max(4, len(str(len(rows))))
+    return [Person(f"sub-syn{number:0{width}d}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _person(cell: Cell, variables: Sequence[Variable], rng: np.random.Generator) -> dict[str, Condition]:
+    """One draw per variable, asked for or not, so that a condition added to a cell leaves the other columns alone."""
+    row: dict[str, Condition] = {}
+    for variable in variables:
+        part, asked = rng.random(), cell.conditions.get(variable.name, _only_level(variable))
+        row[variable.name] = None if asked is None else _value(asked, part)
+    return row
+
+
+def _only_level(variable: Variable) -> tuple[str, ...] | None:
+    """A variable that can have one value has it, asked for or not."""
+    return variable.levels if isinstance(variable, Categorical) and len(variable.levels) == 1 else None
+
+
+def _value(asked: tuple[float, float] | tuple[str, ...], part: float) -> Condition:
+    match asked:
+        case (float() | int() as low, float() | int() as high):
+            return min(max(round(low + (high - low) * part, _DECIMALS), float(low)), float(high))
+        case _:
+            return str(asked[int(part * len(asked))])
+
+
+def _refuse_impossible(cell: int, variable: Variable, asked: tuple[object, ...]) -> None:
+    """Raise PlanRefused unless `asked` is a range inside a continuous variable's, or levels of a categorical one."""
+    where = f"release cell {cell}, {variable.name}"
+    if isinstance(variable, Categorical):
+        if not asked:
+            raise PlanRefused(f"{where}: no level is named; name one of {', '.join(variable.levels)} or remove the condition")
+        for level in asked:
+            if level not in variable.levels:
+                near = difflib.get_close_matches(str(level), variable.levels, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(variable.levels)}"
+                raise PlanRefused(f"{where}: {level!r} is not a level of the plan; {hint}")
+        return
+    match asked:
+        case (float() | int() as low, float() | int() as high) if low <= high:
+            if not variable.low <= low <= high <= variable.high:
+                raise PlanRefused(
+                    f"{where}: {low:g} to {high:g} {variable.unit} is outside the plan's range "
+                    f"{variable.low:g} to {variable.high:g}; ask for what the generator was trained on"
+                )
+        case _:
+            raise PlanRefused(f"{where}: {list(asked)} is not a range; write [low, high] in {variable.unit}")

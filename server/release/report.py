@@ -1,0 +1,271 @@
+"""The report: one HTML file that opens without a network, says what the images are, what they cost and what is not promised."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from braing3n_core.data.template import SPACE
+from braing3n_core.models.brain import Condition
+from braing3n_core.plan import Continuous, TrainingPlan
+from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, StagePrivacy, Sweep, finite, site_privacy
+from server.release.mosaic import (
+    CONVENTION,
+    FULL_COLOUR,
+    PLANES,
+    Frame,
+    Picture,
+    Sheet,
+    difference,
+    enlarged,
+    frame_of,
+    jpeg,
+    plane,
+    sheet,
+    three_planes,
+)
+from server.release.plots import DARK, LIGHT, Ink, budget_png, control_png, control_r
+
+__all__ = ["Control", "Quality", "ReleaseInputs", "SitePrivacy", "StagePrivacy", "Sweep", "render", "site_privacy"]
+
+MOSAIC = 24                                                  # volumes shown
+SCROLLED = 6                                                 # volumes one can scroll through
+LARGEST_BYTES = 8_000_000                                    # a report must travel by mail
+_STRIP_ZOOM, _SWEEP_ZOOM, _SHEET_ZOOM = 5, 5, 3              # pixels per voxel
+_FALSE_ALARMS = 0.01                                         # false-positive rate of the adversary in the plain-words bound
+_TEMPLATE = Path(__file__).parent / "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """An image inside the page, with its caption and the words for those who cannot see it."""
+
+    uri: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart for a light page and one for a dark page."""
+
+    light: str
+    dark: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value of a sweep: cuts, differences to the first value, and the measured ventricles."""
+
+    value: str
+    cuts: tuple[str, ...]
+    changes: tuple[str, ...]                                 # empty at the first value
+    measured: str
+    share: float                                             # of the largest measured, 0..1
+
+
+def render(inputs: ReleaseInputs) -> str:
+    """The whole report. The same inputs give the same text; every word from the plan is escaped; no address is in it."""
+    plan, frame = inputs.plan, frame_of(inputs.plan.model)
+    variables = {variable.name: variable for variable in plan.variables}
+    people = list(zip(inputs.people, inputs.volumes, strict=True))
+    sheets = [[sheet(volume, frame, name, _SHEET_ZOOM) for name in PLANES] for _, volume in people[:SCROLLED]]
+    page = _environment().get_template(_TEMPLATE.name).render(
+        plan=plan,
+        version=version("braing3n"),
+        space=SPACE,
+        convention=CONVENTION,
+        full_colour=FULL_COLOUR,
+        count=len(people),
+        private=plan.privacy.mechanism == "local",
+        facts=_facts(inputs),
+        mosaic=[_portrait(person.name, describe(person.conditions, plan), three_planes(v, frame, _STRIP_ZOOM))
+                for person, v in people[:MOSAIC]],
+        scroller=_scroller(inputs, frame, sheets),
+        sweeps=[(sweep, _steps(sweep, frame)) for sweep in (inputs.age_sweep, inputs.ventricle_sweep) if sweep],
+        budget=_chart(lambda ink: budget_png(inputs.rounds, inputs.privacy, ink), "Epsilon spent per site after each round"),
+        control=inputs.control and _chart(
+            lambda ink: control_png(inputs.control, ink) if inputs.control else None,
+            f"Requested against measured {inputs.control.name}",
+        ),
+        control_of=inputs.control,
+        control_r=control_r(inputs.control) if inputs.control else None,
+        panel=inputs.panel,
+        privacy=sorted(inputs.privacy, key=lambda row: -row.epsilon),
+        meaning=meaning(max(inputs.privacy, key=lambda row: row.epsilon)) if inputs.privacy else None,
+        patients={site.name: site.patients for site in plan.sites},
+        provenance=dict(inputs.provenance),
+        units={name: v.unit for name, v in variables.items() if isinstance(v, Continuous)},
+        script_hash=_script_hash(),
+    )
+    if len(page.encode()) > LARGEST_BYTES:
+        raise ValueError(f"the report has {len(page.encode())} bytes, at most {LARGEST_BYTES} travel; show fewer volumes")
+    return page
+
+
+def describe(conditions: dict[str, Condition], plan: TrainingPlan) -> str:
+    """Conditions as a caption: 72 y, F, dementia, ventricles 44 ml. What every image shares is left out."""
+    words = []
+    for variable in plan.variables:
+        value = conditions.get(variable.name)
+        if value is None or (not isinstance(variable, Continuous) and len(variable.levels) == 1):
+            continue
+        if not isinstance(variable, Continuous):
+            words.append(str(value).replace("-", " "))
+        elif variable.name == "age":
+            words.append(f"{float(value):.0f} y")
+        else:
+            words.append(f"{variable.name} {float(value):.0f} {variable.unit}")
+    return ", ".join(words) or "no condition requested"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A number for a person, three digits or so; 'not measured' when there is none, so NaN is never printed."""
+    known = finite(value)
+    if known is None:
+        return "infinite" if value == math.inf else "not measured"
+    places = 0 if abs(known) >= 100 else 1 if abs(known) >= 10 else 2
+    text = f"{known:.{places}f}" if known == 0 or abs(known) >= 0.01 else short(known)
+    return f"{text} {unit}".strip()
+
+
+def short(value: float) -> str:
+    """A small number with two digits and no padding: 0.0001, 1.2e-5."""
+    mantissa, _, exponent = f"{value:.2g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def verdict(row: Quality) -> str:
+    """How the private arm stands to its baseline, in words."""
+    baseline, private = finite(row.baseline), finite(row.private)
+    if baseline is None or private is None:
+        return ""
+    gap = private - baseline
+    if gap == 0:
+        return "equal to baseline"
+    by = number(abs(gap), row.unit)
+    if row.better == "closer":
+        return f"{by} {'above' if gap > 0 else 'below'} its target"
+    return f"{'better' if (gap > 0) == (row.better == 'higher') else 'worse'} than baseline by {by}"
+
+
+def meaning(row: SitePrivacy) -> dict[str, str] | None:
+    """What (epsilon, delta) promises against an adversary who knows everything else; None without a guarantee.
+
+    Posterior from 50 %: e^eps / (1 + e^eps). True positives at rate f of false ones: at most min(e^eps f + delta,
+    1 - e^-eps (1 - delta - f)) (Kairouz, Oh, Viswanath, ICML 2015).
+    """
+    if not math.isfinite(row.epsilon):
+        return None
+    factor = math.exp(min(row.epsilon, 700.0))
+    caught = min(factor * _FALSE_ALARMS + row.delta, 1 - (1 - row.delta - _FALSE_ALARMS) / factor, 1.0)
+    return {
+        "site": row.site,
+        "epsilon": number(row.epsilon),
+        "posterior": _percent(factor / (1 + factor)),
+        "false": _percent(_FALSE_ALARMS),
+        "caught": _percent(caught),
+    }
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to 100 % while something is left."""
+    text = f"{100 * share:.0f}" if share <= 0.99 else f"{math.floor(1e4 * share) / 100:.2f}"
+    return f"{text} %"
+
+
+def _facts(inputs: ReleaseInputs) -> list[tuple[str, str, str]]:
+    """The three or four numbers a reader came for: value, what it is, beside what."""
+    facts = [(str(len(inputs.people)), "synthetic brains", "none is a scan of a person")]
+    if inputs.privacy:
+        worst = max(inputs.privacy, key=lambda row: row.epsilon)
+        spent = "epsilon spent per patient, highest of all sites"
+        facts.append((number(worst.epsilon), spent, f"of {number(worst.agreed)} agreed"))
+    for row in [row for row in inputs.panel if finite(row.private) is not None][:2]:
+        facts.append((number(row.private, row.unit), row.name, f"{row.baseline_name}: {number(row.baseline, row.unit)}"))
+    return facts
+
+
+def _portrait(name: str, caption: str, picture: Picture) -> Portrait:
+    return Portrait(_uri(jpeg(picture), "jpeg"), caption, f"{name}: axial, coronal and sagittal cut; requested {caption}")
+
+
+def _steps(sweep: Sweep, frame: Frame) -> list[Step]:
+    """A sweep as cards; every card has the same cuts."""
+    largest = max((m for m in sweep.measured if math.isfinite(m)), default=0.0)
+    steps = []
+    for i, (value, volume, measured) in enumerate(zip(sweep.values, sweep.volumes, sweep.measured, strict=True)):
+        box, (_, y, z) = frame.crop(volume), frame.cuts
+        cuts = [enlarged(plane(box, name, at), _SWEEP_ZOOM) for name, at in (("axial", z), ("coronal", y))]
+        changes = [difference(volume, sweep.volumes[0], frame, name, _SWEEP_ZOOM) for name in ("axial", "coronal")] if i else []
+        steps.append(
+            Step(
+                value=f"{value:g} {'years' if sweep.unit == 'year' else sweep.unit}",
+                cuts=tuple(_uri(jpeg(cut), "jpeg") for cut in cuts),
+                changes=tuple(_uri(jpeg(change), "jpeg") for change in changes),
+                measured=number(measured, "ml"),
+                share=measured / largest if largest > 0 and math.isfinite(measured) else 0.0,
+            )
+        )
+    return steps
+
+
+@dataclass(frozen=True)
+class Scroller:
+    """Every slice of a few volumes: `sheets[person][plane]`, sides in voxels, and where to start."""
+
+    names: list[str]
+    captions: list[str]
+    sheets: list[list[Sheet]]
+    uris: list[list[str]]
+    cuts: tuple[int, int, int]                               # x, y, z
+    sides: tuple[int, int, int]
+
+
+def _scroller(inputs: ReleaseInputs, frame: Frame, sheets: list[list[Sheet]]) -> Scroller:
+    shown = list(inputs.people)[:SCROLLED]
+    return Scroller(
+        names=[person.name for person in shown],
+        captions=[describe(person.conditions, inputs.plan) for person in shown],
+        sheets=sheets,
+        uris=[[_uri(one.jpeg, "jpeg") for one in person] for person in sheets],
+        cuts=frame.cuts,
+        sides=frame.sides,
+    )
+
+
+def _chart(draw: Callable[[Ink], bytes | None], alt: str) -> Chart | None:
+    light, dark = draw(LIGHT), draw(DARK)
+    return Chart(_uri(light, "png"), _uri(dark, "png"), alt) if light and dark else None
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "short": short, "verdict": verdict, "trusted": Markup}
+    return environment
+
+
+def _script_hash() -> str:
+    """What the page's content policy allows to run: its one script, byte by byte."""
+    scripts: Sequence[str] = re.findall(r"<script>(.*?)</script>", _TEMPLATE.read_text(encoding="utf-8"), re.DOTALL)
+    return "sha256-" + base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode("ascii")

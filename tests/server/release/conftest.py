@@ -1,0 +1,69 @@
+"""A small study, and phantoms in place of generated volumes: the release code never knows the difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from braing3n_core.data.phantom import phantoms
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import Hospital, TrainingPlan
+
+TOML = """
+study = "demo"
+question = "Do <script>alert('ventricles')</script> & sulci widen with age?"
+seed = 7
+sites = [{name = "site-a", patients = 60}, {name = "site-b", patients = 40}]
+[privacy]
+mechanism = "local"
+epsilon = 8.0
+delta = 1e-4
+[[stages]]
+name = "decoder"
+trainable = "lora:4"
+rounds = 2
+local_steps = 4
+sample_rate = 0.2
+views = 2
+clip = 1.0
+learning_rate = 0.1
+share = 0.4
+[[stages]]
+name = "generator"
+trainable = "lora:4"
+rounds = 3
+local_steps = 4
+sample_rate = 0.2
+views = 2
+clip = 1.0
+learning_rate = 0.1
+share = 0.6
+[federation]
+quorum = 2
+deadline_s = 60.0
+[release]
+seed = 11
+[[release.cells]]
+count = 4
+conditions = {age = [60, 95], sex = ["F", "M"], diagnosis = ["healthy", "dementia"], ventricles = [20, 60]}
+[[release.cells]]
+count = 2
+conditions = {age = [90, 94], sex = ["F"]}
+[rehearsal]
+note = "phantoms <b>only</b>"
+"""
+
+
+@pytest.fixture(scope="session")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
+    path: Path = tmp_path_factory.mktemp("plan") / "plan.toml"
+    path.write_text(TOML, encoding="utf-8")
+    return TrainingPlan.load(path)
+
+
+@pytest.fixture(scope="session")
+def volumes() -> Tensor:
+    return torch.stack([volume for volume, _ in phantoms(PRESETS["tiny"], 6, 3, Hospital(name="x"))])

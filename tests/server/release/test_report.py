@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from torch import Tensor
+
+from braing3n_core.errors import GateBlocked
+from braing3n_core.plan import TrainingPlan
+from privacy.accountant import epsilon
+from privacy.events import NonPrivate, SampledGaussian
+from server.release.cohort import draw
+from server.release.report import (
+    Control,
+    Quality,
+    ReleaseInputs,
+    SitePrivacy,
+    StagePrivacy,
+    Sweep,
+    meaning,
+    number,
+    render,
+    site_privacy,
+    verdict,
+)
+
+ROW = Quality("Reconstruction", "dB", "higher", "public mean volume", 24.6, 27.2, 28.1, 28.9)
+SITE = SitePrivacy("site-a", 5.4, 8.0, 1e-4, 6.2, (StagePrivacy("decoder", 3.2, 0.2, 16),))
+
+
+@pytest.fixture(scope="module")
+def inputs(plan: TrainingPlan, volumes: Tensor) -> ReleaseInputs:
+    return ReleaseInputs(
+        plan=plan,
+        people=draw(plan.release, plan.variables),
+        volumes=volumes,
+        age_sweep=Sweep("age", "year", (20.0, 50.0, 80.0), volumes[:3], (30.0, 36.0, 44.0), "noise, sex F"),
+        ventricle_sweep=Sweep("ventricles", "ml", (20.0, 60.0), volumes[:2], (22.0, 55.0), "noise, age 60"),
+        control=Control("ventricles", "ml", (20.0, 30.0, 40.0, 50.0), (24.0, 29.0, 41.0, 44.0)),
+        panel=(ROW, Quality("Diversity", "", "closer", "real pairs", 0.62, None, math.nan, None, "the arm was <i>off</i>")),
+        privacy=(SITE, dataclasses.replace(SITE, site="site-b", epsilon=4.0)),
+        rounds=({"stage": "decoder", "round": 1, "epsilon": {"site-a": 2.0, "site-b": 1.0}},
+                {"stage": "generator", "round": 1, "epsilon": {"site-a": 5.4, "site-b": 4.0}}),
+        provenance={"Command": "braing3n-sim run demo.toml --note 'see https://example.org & <img src=//evil>'"},
+    )
+
+
+@pytest.fixture(scope="module")
+def page(inputs: ReleaseInputs) -> str:
+    return render(inputs)
+
+
+class Addresses(HTMLParser):
+    """Every attribute that a browser would fetch, every tag, and all visible text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = {"src", "srcset", "href", "action", "data", "poster", "background", "cite", "formaction", "xlink:href"}
+        self.fetched += [value or "" for name, value in attrs if name in names]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] not in (["style"], ["script"]):
+            self.text += data
+
+
+def test_nothing_is_ever_fetched_from_anywhere(page: str) -> None:
+    addresses = Addresses(page)
+    assert addresses.fetched, "the check sees images"
+    assert all(value.startswith(("data:image/", "#")) for value in addresses.fetched)
+    assert not re.search(r'url\((?!"data:image/)', page)
+    assert not {"link", "iframe", "object", "embed", "base", "form", "video"} & set(addresses.tags)
+    assert "@import" not in page
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy
+    assert policy[1].startswith("default-src 'none'; img-src data:;")
+
+
+def test_the_policy_lets_exactly_our_script_run(page: str) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == page.count("<script") == 1
+    assert "sha256-" + base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode() in page
+
+
+def test_words_of_the_plan_are_text_and_never_markup(page: str, plan: TrainingPlan) -> None:
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    text = Addresses(page).text
+    assert plan.question in text
+    assert "phantoms <b>only</b>" in text
+    assert "<img src=//evil>" in text
+    assert "the arm was <i>off</i>" in text
+
+
+def test_a_missing_number_is_never_nan(page: str) -> None:
+    text = Addresses(page).text
+    assert not re.search(r"\b(nan|NaN|inf)\b|\bNone\b(?! of)", text)
+    assert text.count("not measured") == 3
+    assert number(math.nan) == number(None) == "not measured"
+    assert number(math.inf) == "infinite"
+
+
+def test_every_number_stands_beside_its_baseline_and_the_three_arms(page: str) -> None:
+    text = Addresses(page).text
+    for words in ("24.6 dB", "public mean volume", "27.2 dB", "28.1 dB", "28.9 dB", "better than baseline by 3.50 dB"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("better", "private", "words"),
+    [
+        ("higher", 20.0, "worse than baseline by 4.60 dB"),
+        ("lower", 20.0, "better than baseline by 4.60 dB"),
+        ("closer", 25.0, "0.40 dB above its target"),
+        ("higher", 24.6, "equal to baseline"),
+        ("higher", math.nan, ""),
+        ("higher", None, ""),
+    ],
+)
+def test_a_worse_number_is_never_called_better(better: str, private: float | None, words: str) -> None:
+    assert verdict(dataclasses.replace(ROW, better=better, private=private)) == words
+
+
+def test_the_privacy_table_says_what_the_guarantee_is_about(page: str) -> None:
+    text = Addresses(page).text
+    for words in (
+        "5.40 of 8.00", "0.0001", "6.20", "one patient with all scans", "add or remove one patient", "PRV", "RDP bound",
+        "DP-SGD", "Noise multiplier", "3.20", "site-b", "no attack was run", "What is not covered", "k times epsilon",
+    ):
+        assert words in text
+    assert not re.search(r"anonym|GDPR|no privacy risk|cannot be re-identified", text, re.IGNORECASE)
+
+
+def test_the_header_says_synthetic_and_not_for_diagnosis(page: str, plan: TrainingPlan) -> None:
+    text = Addresses(page).text
+    assert "SYNTHETIC \N{EN DASH} not for diagnosis" in text
+    assert plan.digest in text
+    assert "sha256sum -c SHA256SUMS" in text
+
+
+def test_the_same_inputs_give_the_same_report_and_it_travels(inputs: ReleaseInputs, page: str) -> None:
+    assert render(inputs) == page
+    assert len(page.encode()) < 8_000_000
+
+
+def test_a_bare_release_still_has_a_report(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
+    text = Addresses(render(ReleaseInputs(plan, inputs.people, inputs.volumes))).text
+    assert "not measured: this release was made without a quality panel" in text
+    assert "not measured: no site reported what it spent" in text
+
+
+def test_training_without_privacy_is_never_dressed_up(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
+    bare = plan.but(privacy=plan.privacy.model_copy(update={"mechanism": "non-private"}))
+    spent = site_privacy("site-a", [NonPrivate("decoder")], 8.0, 1e-4)
+    text = Addresses(render(dataclasses.replace(inputs, plan=bare, privacy=(spent,), rounds=()))).text
+    assert "No privacy guarantee." in text
+    assert "infinite of 8.00" in text
+    assert "learns nearly the same" not in text
+    assert "%" not in text.split("Unit of privacy")[0].split("What this is")[-1], "no bound in plain words"
+
+
+def test_what_a_site_spent_is_counted_over_all_its_events() -> None:
+    events = [SampledGaussian("decoder", 2.0, 0.2, 4), SampledGaussian("decoder", 2.0, 0.2, 4),
+              SampledGaussian("generator", 3.0, 0.1, 8)]
+    row = site_privacy("site-a", events, 8.0, 1e-4)
+    assert row.epsilon == epsilon(events, 1e-4)
+    assert row.epsilon_rdp > 0
+    assert row.stages == (StagePrivacy("decoder", 2.0, 0.2, 8), StagePrivacy("generator", 3.0, 0.1, 8))
+
+
+@pytest.mark.parametrize("poison", [math.nan, -1.0])
+def test_an_unknown_cost_is_refused(poison: float) -> None:
+    with pytest.raises(GateBlocked, match="site-a"):
+        dataclasses.replace(SITE, epsilon=poison)
+
+
+def test_the_plain_words_never_promise_more_than_epsilon_and_delta() -> None:
+    assert meaning(dataclasses.replace(SITE, epsilon=math.inf)) is None
+    none = meaning(dataclasses.replace(SITE, epsilon=0.0, delta=1e-9))
+    assert none
+    assert (none["posterior"], none["caught"]) == ("50 %", "1 %")
+    vast = meaning(dataclasses.replace(SITE, epsilon=50.0))
+    assert vast
+    assert vast["posterior"] == vast["caught"] == "100.00 %"
+    one = meaning(dataclasses.replace(SITE, epsilon=1.0))
+    assert one
+    assert (one["posterior"], one["caught"]) == ("73 %", "3 %")
