@@ -1,0 +1,1 @@
+"""Whole consortia on one machine: recipes, runs through Flower or in one process, comparisons."""

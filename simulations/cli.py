@@ -1,0 +1,117 @@
+"""`braing3n-sim`: phantom hospitals, the recipes that ship, and whole runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from braing3n_core import console
+from braing3n_core.errors import INTERRUPTED, Braing3nError, exit_code
+from privacy.errors import PrivacyError
+
+EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 data or plan refused, 4 gate blocked, 5 privacy budget exhausted,
+6 integrity, 7 waiting for sites, 130 interrupted."""
+RECIPES = Path(__file__).parent / "recipes"
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"Rehearse a study. {EXIT_CODES}"
+)
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to fill with one BIDS dataset per site.")],
+    patients: Annotated[int, typer.Option(min=1, help="Patients of each site.")] = 100,
+    sites: Annotated[int, typer.Option(min=1, max=100)] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+) -> None:
+    """Write phantom hospitals as ordinary BIDS folders, with the truth in participants.tsv."""
+    from braing3n_core.data.phantom import write_folders
+
+    made = write_folders(out, patients, sites, seed, _counter("phantoms"))
+    console.show("\n".join(str(folder) for folder in made))
+
+
+@app.command(name="list")
+def recipes(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """List the recipes that ship, each with the question it asks."""
+    import tomllib
+
+    found = {path: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(RECIPES.glob("*.toml"))}
+    rows = [
+        {"recipe": str(path), "question": plan["question"], "note": plan.get("rehearsal", {}).get("note", "")}
+        for path, plan in found.items()
+        if "study" in plan
+    ]
+    console.show(json.dumps(rows, indent=1) if as_json else "\n".join(_entry(row) for row in rows))
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/smoke.toml.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an unfinished run of the same plan in it is taken up.")],
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR, once per site; none for phantom hospitals.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of every stage.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Budget of every site.")] = None,
+    patients: Annotated[int | None, typer.Option(help="Phantoms of every site.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of lines.")] = False,
+) -> None:
+    """Run a recipe through Flower on this machine and print where the release is, what it cost, and how good it is."""
+    from braing3n_core.plan import TrainingPlan
+    from braing3n_core.settings import Settings, folders, overridden
+
+    plan = overridden(TrainingPlan.load(_found(recipe)), epsilon=epsilon, rounds=rounds, patients=patients)
+    settings = Settings(plan, out.expanduser().absolute(), folders(plan, data or []))
+    from simulations.rehearse import rehearse
+    from simulations.summary import told
+
+    if code := rehearse(settings, console.note):
+        raise typer.Exit(code)
+    text = (settings.out / "summary.json").read_text(encoding="utf-8")
+    console.show(text.rstrip() if as_json else "\n".join(told(json.loads(text))))
+
+
+@app.command()
+def prior(
+    recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/prior_tiny.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],
+) -> None:
+    """Make a public prior again, from phantoms alone: under two hours on two cores."""
+    from server.prior import PriorRecipe, train_prior
+
+    console.show(str(train_prior(PriorRecipe.load(_found(recipe)), out, console.note)))
+
+
+def main() -> NoReturn:
+    """Run the command. A refusal is one line on standard error and its documented exit code, never a traceback."""
+    try:
+        app(prog_name="braing3n-sim")
+    except (Braing3nError, PrivacyError) as error:
+        console.note(f"braing3n-sim: {error}")
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        console.note("braing3n-sim: interrupted; run again with the same output folder to go on")
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _found(recipe: Path) -> Path:
+    """The recipe where it is named, or one that ships, by its file name."""
+    shipped = RECIPES / recipe.with_suffix(".toml").name
+    return recipe if recipe.exists() or not shipped.exists() else shipped
+
+
+def _counter(what: str) -> Callable[[int, int], None] | None:
+    """Progress on standard error, if a person is looking."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda done, total: console.counted(what, done, total)
+
+
+def _entry(row: dict[str, str]) -> str:
+    return f"{row['recipe']}\n    {row['question']}" + (f"\n    {row['note']}" if row["note"] else "")

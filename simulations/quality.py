@@ -1,0 +1,185 @@
+"""How good a generator is, measured on one machine that holds all hospitals: the panel of numbers and their baselines.
+
+The panel looks at patients held out from training, without privacy. It belongs to rehearsals and says so wherever it is
+printed; a consortium of real hospitals has no such machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braing3n_core import metrics
+from braing3n_core.data.cohort import Patient
+from braing3n_core.data.template import template
+from braing3n_core.generate import generate
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.morphometry import measure
+from braing3n_core.plan import TrainingPlan
+from server.release.inputs import Quality
+
+Progress = Callable[[str, int, int], None]                   # what, done, total
+
+ARMS = ("prior", "private", "non_private")
+CONTROL_VOLUMES = 32
+CONTROL_ML = (25.0, 43.0)                                    # 5th to 95th percentile of the public phantoms
+_MOST_PATIENTS = 48                                          # held-out patients that generated ones are matched to
+_PAIRS = 40                                                  # for MS-SSIM
+_SEED = 20_260_000                                           # of generated volumes; the same for every arm
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What every arm is held against: held-out patients and what is measured on them."""
+
+    volumes: Tensor                                          # (n, 1, D, H, W)
+    conditions: tuple[Mapping[str, Condition], ...]
+    features: np.ndarray                                     # (n, f) mean tokens of the public encoder
+    ventricles: np.ndarray                                   # (n,) ml
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One arm's numbers; the units are those of `panel`."""
+
+    reconstruction: float
+    control: float
+    distance: float
+    ageing: float
+    overlap: float
+    outside: float
+    similarity: float
+
+
+def panel(
+    plan: TrainingPlan, arms: Mapping[str, Brain], held_out: Sequence[Patient], progress: Progress | None = None
+) -> tuple[list[Quality], tuple[np.ndarray, np.ndarray]]:
+    """Every number beside its baseline for each of `arms`, and (requested, measured) ventricles of the private arm, ml.
+
+    `arms` maps "prior", "private" and "non_private" to models; one that is absent is reported as not measured.
+    """
+    public = arms["prior"]
+    reference = _reference(plan, public, held_out)
+    scores: dict[str, Scores] = {}
+    controls = {}
+    for number, (name, model) in enumerate(arms.items()):
+        if progress:
+            progress(f"quality of {name.replace('_', '-')}", number, len(arms))
+        controls[name] = _control(plan, model)
+        scores[name] = _scores(plan, model, public, reference, controls[name])
+    rows = list(_rows(plan, public, reference, scores))
+    return rows, controls["private" if "private" in controls else "prior"]
+
+
+def three(rows: Sequence[Quality]) -> list[Quality]:
+    """The numbers a demo prints: reconstruction, control, distance."""
+    return list(rows[:3])
+
+
+def _reference(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient]) -> Reference:
+    every = math.ceil(len(held_out) / _MOST_PATIENTS)        # a stride, so that every hospital is in it
+    scans = [patient.scans[0] for patient in held_out[::every]]
+    volumes = torch.stack([scan.volume for scan in scans])
+    return Reference(
+        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), _ventricles(plan, volumes)
+    )
+
+
+def _scores(
+    plan: TrainingPlan, model: Brain, public: Brain, reference: Reference, control: tuple[np.ndarray, np.ndarray]
+) -> Scores:
+    brain = template(plan.model).mask
+    # Ventricles are left to the model here: what a hospital's ageing looks like must come out of age and diagnosis.
+    asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
+    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.guidance)
+    ages = np.array([_age(row) for row in reference.conditions])
+    return Scores(
+        reconstruction=float(np.mean([*_psnrs(model, reference.volumes, brain)])),
+        control=metrics.correlation(*control),
+        distance=metrics.kid(_features(public, made), reference.features),
+        ageing=_slope(ages, _ventricles(plan, made)),
+        overlap=float(np.mean([metrics.dice(metrics.brain_mask_of(volume), brain) for volume in made])),
+        outside=max(metrics.signal_outside(volume, model.decoder.brain > 0) for volume in made),
+        similarity=metrics.mean_pairwise_ms_ssim(made, _PAIRS, seed=1),
+    )
+
+
+def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mapping[str, Scores]) -> Iterator[Quality]:
+    def row(name: str, unit: str, better: str, baseline_name: str, baseline: float, field: str, note: str) -> Quality:
+        values = {arm: getattr(scores[arm], field) if arm in scores else None for arm in ARMS}
+        return Quality(name, unit, better, baseline_name, baseline, note=note, **values)  # type: ignore[arg-type]  # a literal
+
+    brain = template(plan.model).mask
+    mean = public.decoder.mean
+    ages = np.array([_age(patient) for patient in reference.conditions])
+    half = len(reference.volumes) // 2
+    yield row(
+        "reconstruction of held-out patients", "dB PSNR", "higher", "public mean volume",
+        float(np.mean([metrics.psnr(volume, mean, brain) for volume in reference.volumes])), "reconstruction",
+        "encode and decode, inside the template's brain",
+    )
+    yield row(
+        "requested against measured ventricles", "r", "higher", "a generator that ignores the request", 0.0, "control",
+        f"{CONTROL_VOLUMES} volumes, {CONTROL_ML[0]:g} to {CONTROL_ML[1]:g} ml asked for",
+    )
+    yield row(
+        "distance of generated from held-out patients", "KID", "lower", "two halves of the held-out patients",
+        metrics.kid(reference.features[:half], reference.features[half:]), "distance",
+        "mean tokens of the public encoder; unbiased, so it may be below zero",
+    )
+    yield row(
+        "ventricle growth with age", "ml per decade", "closer", "held-out patients", _slope(ages, reference.ventricles),
+        "ageing", "ventricles not asked for, so the curve is the model's own",
+    )
+    yield row(
+        "overlap with the template's brain", "Dice", "higher", "held-out patients",
+        float(np.mean([metrics.dice(metrics.brain_mask_of(volume), brain) for volume in reference.volumes])), "overlap", "",
+    )
+    yield row("signal outside the brain", "fraction", "lower", "none", 0.0, "outside", "worst volume")
+    yield row(
+        "similarity of pairs", "MS-SSIM", "closer", "pairs of held-out patients",
+        metrics.mean_pairwise_ms_ssim(reference.volumes, _PAIRS, seed=1), "similarity", f"{_PAIRS} pairs; three scales",
+    )
+
+
+def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
+    """Ventricles asked for and measured, ml, spread evenly over their range; nothing else is asked for."""
+    requested = np.linspace(*CONTROL_ML, CONTROL_VOLUMES)
+    rows: list[dict[str, Condition]] = [{"ventricles": float(value), "modality": "T1w"} for value in requested]
+    made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.guidance)
+    return requested, _ventricles(plan, made)
+
+
+@torch.no_grad()
+def _psnrs(model: Brain, volumes: Tensor, brain: Tensor) -> Iterator[float]:
+    for part in volumes.split(8):
+        rebuilt = model.decode(model.encode(part))
+        yield from (metrics.psnr(a, b, brain) for a, b in zip(part, rebuilt, strict=True))
+
+
+@torch.no_grad()
+def _features(public: Brain, volumes: Tensor) -> np.ndarray:
+    """(n, f) mean-pooled tokens of the public encoder, the same for every arm."""
+    tokens = torch.cat([public.encoder(public.cubes(part)).mean(1) for part in volumes.split(8)])
+    return tokens.double().numpy()
+
+
+def _ventricles(plan: TrainingPlan, volumes: Tensor) -> np.ndarray:
+    public = template(plan.model)
+    return np.array([measure(volume, public, plan.model.spacing_mm).ventricles_ml for volume in volumes])
+
+
+def _age(row: Mapping[str, Condition]) -> float:
+    value = row.get("age")
+    return float(value) if value is not None else float("nan")
+
+
+def _slope(ages: np.ndarray, ml: np.ndarray) -> float:
+    """Least-squares growth in ml per decade, over those whose age is known."""
+    known = np.isfinite(ages)
+    return float(np.polyfit(ages[known], ml[known], 1)[0] * 10)

@@ -1,0 +1,89 @@
+"""A recipe from beginning to end: the federation through Flower, the same without privacy, the quality of both, the release."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from braing3n_core.console import heartbeat
+from braing3n_core.data.cohort import Cohort, load_cohort
+from braing3n_core.errors import OK, IntegrityError
+from braing3n_core.files import write_atomically
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import TrainingPlan
+from braing3n_core.prior import load_prior
+from braing3n_core.settings import Settings
+from braing3n_core.state import load
+from privacy.ledger import Ledger
+from server.conduct import claim
+from server.finish import provenance, read_rounds
+from server.release.inputs import SitePrivacy, site_privacy
+from server.release.publish import publish
+from simulations import flower, quality
+from simulations.federation import federate, without_privacy
+from simulations.flower import Say
+from simulations.summary import written
+
+
+def rehearse(settings: Settings, say: Say) -> int:
+    """Run the plan of `settings` and fill its output folder. Returns the documented exit code.
+
+    Guarantee: <out>/summary.json exists only after everything succeeded.
+    """
+    plan, out, started = settings.plan, settings.out, time.monotonic()
+    (out / "summary.json").unlink(missing_ok=True)
+    claim(plan, out)
+    if code := flower.run(settings.config(), out, len(plan.sites), say):
+        return code
+    trained = time.monotonic()
+    with heartbeat(say, "reading the scans back"):
+        cohorts = {site.name: _cohort(settings, site.name) for site in plan.sites}
+    arms = _arms(plan, out, cohorts, say)
+    with heartbeat(say, "measuring quality"):
+        held_out = [patient for cohort in cohorts.values() for patient in cohort.held_out]
+        rows, (requested, measured) = quality.panel(plan, arms, held_out, _progress(say))
+    privacy = [_privacy(settings, site.name) for site in plan.sites]
+    with heartbeat(say, "making the release"):
+        release = publish(
+            plan, arms["private"], out, quality=rows, privacy=privacy, rounds=read_rounds(out), provenance=provenance(),
+            control=(requested.tolist(), measured.tolist()), ranges={"ventricles": quality.CONTROL_ML}, replace=True,
+        )  # fmt: skip
+    seconds = {"federation": trained - started, "comparison and quality": time.monotonic() - trained}
+    write_atomically(out / "summary.json", written(plan, release, privacy, rows, seconds))
+    return OK
+
+
+def _cohort(settings: Settings, site: str) -> Cohort:
+    """The site's scans from the cache that it filled itself."""
+    return load_cohort(settings.bids(site), settings.plan, settings.folder(site) / "cache")
+
+
+def _arms(plan: TrainingPlan, out: Path, cohorts: Mapping[str, Cohort], say: Say) -> dict[str, Brain]:
+    """The public prior, what the federation made of it, and what it would have made without privacy."""
+    arms = {"prior": load_prior(plan), "private": _trained(plan, out / "model.safetensors")}
+    if plan.rehearsal is not None and plan.rehearsal.compare_non_private:
+        say("the same training without privacy, for comparison")
+        with heartbeat(say, "training without privacy"):
+            arms["non_private"] = federate(without_privacy(plan), out / "non-private", cohorts, say)
+    return arms
+
+
+def _trained(plan: TrainingPlan, path: Path) -> Brain:
+    model = load_prior(plan)
+    tensors, about = load(path)
+    if about.get("plan") != plan.digest:
+        raise IntegrityError(f"{path.name} was not trained by this plan; run again in another output folder")
+    model.load_state_dict(tensors)
+    return model
+
+
+def _privacy(settings: Settings, site: str) -> SitePrivacy:
+    """What the site's own ledger says was spent, over everything that ever used these patients."""
+    agreed, delta = settings.plan.privacy.epsilon, settings.plan.privacy.delta
+    with Ledger(settings.folder(site) / "ledger.jsonl", delta) as ledger:
+        return site_privacy(site, ledger.events, agreed, delta)
+
+
+def _progress(say: Say) -> quality.Progress:
+    return lambda what, done, total: say(f"{what}, {done} of {total} done")

@@ -1,0 +1,61 @@
+"""The numbers of a finished run: as JSON for programs, as a few lines for a person. Both say the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from braing3n_core.plan import TrainingPlan
+from server.release.inputs import Quality, SitePrivacy
+
+_HEADLINES = 3                                               # quality numbers that are printed; the report has them all
+
+
+def written(
+    plan: TrainingPlan, release: Path, privacy: Sequence[SitePrivacy], rows: Sequence[Quality], seconds: Mapping[str, float]
+) -> bytes:
+    """summary.json: every number with its unit and what it is to be held against."""
+    summary = {
+        "study": plan.study,
+        "plan": plan.digest,
+        "release": str(release),
+        "report": str(release / "report.html"),
+        "privacy": [
+            {
+                "site": row.site, "epsilon": _json(row.epsilon), "agreed": _json(row.agreed), "delta": row.delta,
+                "unit": "epsilon of one patient with all scans, over all rounds and stages",
+            }
+            for row in privacy
+        ],
+        "quality": [{key: _json(value) for key, value in asdict(row).items()} for row in rows],
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+    }  # fmt: skip
+    return (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode()
+
+
+def told(summary: Mapping[str, Any]) -> list[str]:
+    """The same for a person: where things are, what was spent, three numbers on quality."""
+    lines = [f"release   {summary['release']}", f"report    {summary['report']}", "", "privacy spent, per patient"]
+    for row in summary["privacy"]:
+        spent = f"epsilon {_short(row['epsilon'])} of {_short(row['agreed'])} agreed, delta {row['delta']:g}"
+        lines.append(f"  {row['site']:<12} {spent}")
+    lines += ["", f"{'quality':<46}{'prior':>9}{'private':>9}{'non-priv.':>10}   held against"]
+    for row in summary["quality"][:_HEADLINES]:
+        values = f"{_short(row['prior']):>9}{_short(row['private']):>9}{_short(row['non_private']):>10}"
+        lines.append(f"  {row['name'][:43]:<44}{values}   {row['baseline_name']}: {_short(row['baseline'])} {row['unit']}")
+    return lines
+
+
+def _json(value: object) -> object:
+    """Infinity and NaN, which JSON does not know, in words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "infinite" if value > 0 else "not a number"
+    return value
+
+
+def _short(value: object) -> str:
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float | int) else str(value)

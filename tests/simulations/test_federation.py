@@ -1,0 +1,110 @@
+"""Real sites, real coordinator, one process: what repeats, what must not, and what one site can do to the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from braing3n_core.data.cohort import Cohort
+from braing3n_core.errors import WaitingForSites
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import TrainingPlan
+from braing3n_core.protocol import Request
+from privacy.errors import BudgetExhausted
+from privacy.ledger import Ledger
+from server.conduct import Reply
+from simulations.federation import Tamper, federate, untouched, without_privacy
+from tests.client.studies import PEOPLE, brain, patient, study
+
+NAMES = ("north", "south")
+COHORTS = {
+    "north": Cohort(PEOPLE, ()),
+    "south": Cohort(tuple(patient(number) for number in range(10, 16)), ()),
+}
+
+
+def trained(plan: TrainingPlan, out: Path, tamper: Tamper = untouched) -> Brain:
+    return federate(plan, out, COHORTS, lambda line: None, tamper, brain)
+
+
+def same(one: Brain, other: Brain) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def epsilon(out: Path, site: str) -> float:
+    with Ledger(out / "sites" / site / "ledger.jsonl", 1e-5) as ledger:
+        return ledger.epsilon
+
+
+def dies_after(site: str, rounds: int) -> Tamper:
+    """`site` answers `rounds` rounds and is then gone for good."""
+    seen = [0]
+
+    def tamper(request: Request, reply: Reply) -> Reply | None:
+        seen[0] += reply[0] == site
+        return None if reply[0] == site and seen[0] > rounds else reply
+
+    return tamper
+
+
+def test_without_privacy_the_same_seed_gives_the_same_model_bit_for_bit(tmp_path: Path) -> None:
+    plan = without_privacy(study(rehearsal={}))
+    once, again = trained(plan, tmp_path / "once"), trained(plan, tmp_path / "again")
+    assert same(once, again)
+    assert not same(once, brain(plan))
+    assert not same(once, trained(plan.but(seed=2), tmp_path / "other"))
+
+
+def test_privacy_noise_never_repeats(tmp_path: Path) -> None:
+    assert not same(trained(study(), tmp_path / "once"), trained(study(), tmp_path / "again"))
+
+
+def test_a_whole_run_spends_the_plan_s_epsilon_and_no_more(tmp_path: Path) -> None:
+    trained(study(), tmp_path)
+    for site in NAMES:
+        assert 0.97 * 8 <= epsilon(tmp_path, site) <= 8
+
+
+def test_a_site_that_dies_mid_run_takes_nobody_with_it(tmp_path: Path) -> None:
+    model = trained(study(), tmp_path, dies_after("south", 1))
+    assert all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
+    rows = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert [row["replied"] for row in rows] == [["north", "south"], ["north"], ["north"], ["north"]]
+    assert [row["missing"] for row in rows] == [[], ["south"], ["south"], ["south"]]
+
+
+def test_without_quorum_the_run_waits_and_goes_on_when_the_site_is_back(tmp_path: Path) -> None:
+    plan = study(federation={"quorum": 2, "deadline_s": 60.0})
+    with pytest.raises(WaitingForSites, match="decoder, round 2: 1 of 2 sites replied, 2 are needed: south silent"):
+        trained(plan, tmp_path, dies_after("south", 1))
+    spent = {site: epsilon(tmp_path, site) for site in NAMES}
+    trained(plan, tmp_path)
+    # Both had answered round 2 before the run stopped, so both answer it again with the same bytes, at no charge.
+    assert all(spent[site] < epsilon(tmp_path, site) <= 8 for site in NAMES)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, 1e30], ids=["NaN", "inf", "huge"])
+def test_a_poisoned_reply_changes_nothing_but_who_replied(tmp_path: Path, number: float) -> None:
+    def poisoned(request: Request, reply: Reply) -> Reply | None:
+        site, header, values = reply
+        return (site, header, np.full_like(values, number)) if site == "south" else reply
+
+    plan = without_privacy(study(rehearsal={}))
+    assert same(trained(plan, tmp_path / "poisoned", poisoned), trained(plan, tmp_path / "dead", dies_after("south", 0)))
+
+
+def test_a_second_study_on_the_same_ledgers_is_refused_and_changes_no_ledger(tmp_path: Path) -> None:
+    trained(study(), tmp_path)
+    second = tmp_path / "second"
+    second.mkdir()
+    (tmp_path / "sites").rename(second / "sites")
+    before = [(second / "sites" / site / "ledger.jsonl").read_bytes() for site in NAMES]
+    with pytest.raises(BudgetExhausted, match="north, south have no budget"):
+        trained(study(seed=2), second)
+    assert before == [(second / "sites" / site / "ledger.jsonl").read_bytes() for site in NAMES]
