@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: env test test-fast lint types clean
+.PHONY: env demo test test-fast lint types clean
 
 env: .venv/.ready
 
@@ -14,6 +14,11 @@ env: .venv/.ready
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev -e .
 	touch .venv/.ready
+
+# A stopped demo goes on where it was; a finished one begins anew.
+demo: env
+	@if test -f out/demo/summary.json; then rm -rf out/demo; fi
+	$(BIN)/braing3n-sim run simulations/recipes/demo.toml --out out/demo
 
 lint: env
 	$(BIN)/ruff check .
