@@ -294,7 +294,8 @@ def _keys(model: type[BaseModel]) -> set[str]:
 
 def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of a validation as one line: where, what, what next."""
-    fault = error.errors()[0]
+    # A misspelt key is also a missing one; its spelling is what the writer needs to hear of.
+    fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in fault["loc"] if part not in ("continuous", "categorical")) or "plan"
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])

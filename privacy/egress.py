@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -146,7 +146,7 @@ class Egress:
         self._ledger, self._path, self._site = ledger, audit_path, site
         _require(_matches(_NAME, site), "a site's name is lower-case letters, digits and dashes")
         if ledger is not None:
-            _refuse_lost_records(ledger, audit_path)
+            refuse_lost_records(ledger.knows, audit_path)
 
     def send(self, message: Message, expected_size: int | None = None) -> Cleared:
         """Clear one message, or raise EgressRefused (a privacy error of the ledger passes through) and let nothing out."""
@@ -229,14 +229,15 @@ def _require(holds: bool, rule: str) -> None:
         raise EgressRefused(f"this may not leave the site: {rule}")
 
 
-def _refuse_lost_records(ledger: Ledger, path: Path) -> None:
+def refuse_lost_records(knows: Callable[[str], bool], path: Path) -> None:
+    """Raise LedgerCorrupt if the audit log names a head that the ledger never had: it lost records, or is an old copy."""
     whole_lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(whole_lines, start=1):
         try:
             head = json.loads(line)["ledger_head"]
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerCorrupt(f"line {number} of the audit log cannot be read; restore it from a backup") from error
-        if head is not None and not ledger.knows(head):
+        if head is not None and not knows(head):
             raise LedgerCorrupt(f"the ledger lost what line {number} of the audit log was paid with; restore the ledger")
 
 

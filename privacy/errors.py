@@ -5,7 +5,9 @@ PrivacyError
 ├── LedgerCorrupt        the ledger on disk is not the chain that was written
 ├── LedgerBusy           another process holds the ledger
 ├── EgressRefused        a message is not one that may leave
-└── MechanismRefused     parameters or a model for which no guarantee can be given
+├── MechanismRefused     parameters or a model for which no guarantee can be given
+├── KeyRefused           a key file that cannot be used, or may be known to others
+└── SignatureRefused     bytes that the named key did not sign
 """
 
 from __future__ import annotations
@@ -33,3 +35,11 @@ class EgressRefused(PrivacyError):
 
 class MechanismRefused(PrivacyError):
     """No guarantee can be given for these parameters or this model."""
+
+
+class KeyRefused(PrivacyError):
+    """A key file cannot be used, or others may know it."""
+
+
+class SignatureRefused(PrivacyError):
+    """The named key did not sign these bytes."""

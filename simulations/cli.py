@@ -10,12 +10,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from braing3n_core import console
-from braing3n_core.errors import INTERRUPTED, Braing3nError, exit_code
-from privacy.errors import PrivacyError
+from braing3n_core import command, console
+from braing3n_core.command import EXIT_CODES
 
-EXIT_CODES = """Exit codes: 0 done, 1 unexpected, 2 usage, 3 data or plan refused, 4 gate blocked, 5 privacy budget exhausted,
-6 integrity, 7 waiting for sites, 130 interrupted."""
 RECIPES = Path(__file__).parent / "recipes"
 
 app = typer.Typer(
@@ -88,16 +85,8 @@ def prior(
 
 
 def main() -> NoReturn:
-    """Run the command. A refusal is one line on standard error and its documented exit code, never a traceback."""
-    try:
-        app(prog_name="braing3n-sim")
-    except (Braing3nError, PrivacyError) as error:
-        console.note(f"braing3n-sim: {error}")
-        sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        console.note("braing3n-sim: interrupted; run again with the same output folder to go on")
-        sys.exit(INTERRUPTED)
-    sys.exit(0)
+    """The command's entry point."""
+    command.run(app, "braing3n-sim")
 
 
 def _found(recipe: Path) -> Path:

@@ -1,0 +1,108 @@
+"""A site's ledger in words: what was spent, on which plans, and whether it is whole. Reads only, also while a round runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from braing3n_core.errors import DataRefused
+from privacy.accountant import epsilon
+from privacy.egress import refuse_lost_records
+from privacy.errors import LedgerCorrupt
+from privacy.ledger import Book, Reservation, read_chain
+
+
+@dataclass(frozen=True)
+class Line:
+    """Every round of one stage of one plan."""
+
+    plan: str                                                # digest
+    stage: str
+    rounds: int                                              # reserved, whatever became of them
+    released: int
+    abandoned: int                                           # paid for and given up: they stay spent
+    epsilon: float                                           # of these rounds alone; epsilons do not add up
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one patient of this site has spent, over everything that ever used these patients."""
+
+    epsilon: float
+    delta: float
+    head: str                                                # digest of the last record: keep it elsewhere
+    records: int
+    lines: tuple[Line, ...]
+    audited: bool                                            # held against the audit log
+
+    def as_json(self) -> str:
+        """For programs; an infinite epsilon is the text "infinite"."""
+        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False)
+
+
+def read_statement(folder: Path, *, verify: bool = False) -> Statement:
+    """Read <folder>/ledger.jsonl, checking its whole chain; with `verify`, that every head in audit.jsonl is in it too.
+
+    Raises LedgerCorrupt if the chain is broken or records are missing at its end, DataRefused if there is no ledger.
+    """
+    book, records = _book(folder / "ledger.jsonl")
+    if verify:
+        refuse_lost_records(lambda head: head in book.heads, folder / "audit.jsonl")
+    return Statement(
+        epsilon(book.events, book.delta), book.delta, book.head, records, tuple(_lines(book)), audited=verify
+    )
+
+
+def in_words(statement: Statement) -> Iterator[str]:
+    """The same for a person."""
+    yield f"spent: epsilon {statement.epsilon:.4g} at delta {statement.delta:g}, of one patient with all scans and visits"
+    for line in statement.lines:
+        given_up = f", {line.abandoned} given up" if line.abandoned else ""
+        rounds = f"{line.rounds} rounds paid for, {line.released} answered{given_up}"
+        yield f"  plan {line.plan[:12]}  {line.stage:<10} {rounds}; alone epsilon {line.epsilon:.4g}"
+    yield f"chain: whole, {statement.records} records, head {statement.head}"
+    if statement.audited:
+        yield "audit log: every message in it was paid for in this ledger"
+    yield "keep the head in a second place: a ledger that was rolled back to an older copy no longer has it"
+
+
+def _book(path: Path) -> tuple[Book, int]:
+    try:
+        records, _ = read_chain(path.read_bytes())
+    except OSError as error:
+        raise DataRefused(f"no ledger can be read at {path}; name the folder that holds ledger.jsonl") from error
+    delta = records[0][0].get("delta") if records else None
+    if not (isinstance(delta, float) and 0 < delta < 1):
+        raise LedgerCorrupt("the ledger does not begin with its delta; restore the file from a backup")
+    book = Book(delta)
+    for body, digest in records:
+        book.apply(body, digest)
+    return book, len(records)
+
+
+def _lines(book: Book) -> Iterator[Line]:
+    """One line per plan and stage, in the order they first appear."""
+    groups: dict[tuple[str, str], list[Reservation]] = {}
+    for reservation in book.reservations:
+        plan, stage, *_ = [*reservation.purpose.split("/"), ""]
+        groups.setdefault((plan, stage), []).append(reservation)
+    for (plan, stage), found in groups.items():
+        released = sum(one.digest in book.released for one in found)
+        abandoned = sum(one.digest in book.abandoned for one in found)
+        spent = epsilon([one.event for one in found], book.delta)
+        yield Line(plan, stage, len(found), released, abandoned, spent)
+
+
+def _finite(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return "infinite"
+        case _:
+            return value

@@ -1,0 +1,42 @@
+"""A plan's cost and noise are known before anybody is asked, and follow from its own numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from braing3n_core.errors import PlanRefused
+from server.plan_check import checked, in_words
+
+RECIPES = Path(__file__).parent.parent.parent / "simulations" / "recipes"
+
+
+def test_what_a_plan_spends_is_recomputed_and_stays_below_what_was_agreed() -> None:
+    check = checked(RECIPES / "demo.toml")
+    assert 0.98 * check.agreed <= check.epsilon <= check.agreed
+    assert json.loads(check.as_json())["digest"] == check.digest
+    text = "\n".join(in_words(check))
+    assert check.digest in text
+    assert "quiet enough to learn" in text
+    assert "train fewer weights" in text
+
+
+def test_noise_over_clip_is_the_law_of_weights_and_patients() -> None:
+    check = checked(RECIPES / "demo.toml")
+    style, conditions = check.stages
+    assert style.weights == 32
+    for site, ratio in style.noise_over_clip.items():
+        expected = math.sqrt(conditions.weights / style.weights) * conditions.noise_multiplier / style.noise_multiplier
+        assert conditions.noise_over_clip[site] / ratio == pytest.approx(expected, rel=1e-6)
+    equal = next(iter(style.noise_over_clip.values()))       # three sites of one size: independent noises average
+    assert style.pooled == pytest.approx(equal / math.sqrt(3), rel=1e-9)
+
+
+def test_a_plan_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
+    text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(text.replace("epsilon = 8.0", "epsilom = 8.0"), encoding="utf-8")
+    with pytest.raises(PlanRefused, match="did you mean 'epsilon'"):
+        checked(tmp_path / "plan.toml")
