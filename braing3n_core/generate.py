@@ -9,7 +9,7 @@ from torch import Tensor
 
 from braing3n_core.flow import guided, heun
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.models.generator import MISSING
+from braing3n_core.models.population import MISSING
 
 BRIGHTEST = 1.3                                              # of the scaled intensities that training saw
 

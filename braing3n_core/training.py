@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from braing3n_core.flow import between, time_shift
 from braing3n_core.models.brain import Brain
-from braing3n_core.models.generator import MISSING
+from braing3n_core.models.population import MISSING
 from braing3n_core.models.tokenizer import mask_tokens, masked_loss
 from braing3n_core.plan import Stage, StageName
 from privacy.dp_sgd import RowLoss, Rows
@@ -71,7 +71,7 @@ def draw_rows(stage: StageName, tensors: Rows, model: Brain, count: int, generat
             latents, codes = rows
             noise = torch.randn(latents.shape, generator=generator)
             times = time_shift(torch.rand(count, generator=generator), latents[0].numel())
-            return latents, noise, times, _dropped(codes, generator)
+            return latents, noise, times, hidden(codes, generator)
 
 
 def row_loss(stage: StageName) -> RowLoss:
@@ -102,7 +102,7 @@ def _generator_loss(model: nn.Module, rows: Rows) -> Tensor:
     return error.square().flatten(1).mean(1)
 
 
-def _dropped(codes: Tensor, generator: torch.Generator) -> Tensor:
+def hidden(codes: Tensor, generator: torch.Generator) -> Tensor:
     """Some conditions hidden, so that any subset can be asked for and guidance has an unconditional side."""
     one = torch.rand(codes.shape, generator=generator) < DROP_ONE
     everything = torch.rand(len(codes), 1, generator=generator) < DROP_ALL

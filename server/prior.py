@@ -1,6 +1,7 @@
 """The public prior: every network trained on phantoms alone, before any hospital is asked. No patient, no privacy cost.
 
-Phases: the masked autoencoder; a projection in closed form; the decoder; the generator. Every draw follows from
+Phases: the masked autoencoder; a projection in closed form; the decoder; the directions in which populations differ, in
+closed form; the generator. Every draw follows from
 (seed, phase, step), so a run that was stopped goes on to the same weights.
 """
 
@@ -30,12 +31,13 @@ from braing3n_core.prior import write_prior
 from braing3n_core.training import LATENT_NOISE, draw_rows, row_loss
 from privacy.dp_sgd import Rows
 from server.optimise import Phase, Say, fit
+from server.population import fit_population
 
 _AT_ONCE = 64                                                # volumes encoded together
 _PER_SCANNER = 25                                            # varied phantoms that share one scanner
 # The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
-# scanner and the shift of a population are zero for the public.
-_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.shift.")
+# scanner and the place of a population are zero for the public.
+_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.")
 
 
 class PriorRecipe(Frozen):
@@ -78,7 +80,9 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     fit_projection(model, tokens, cubes)
     _train("decoder", model, (tokens, varied), recipe, out, say)
     codes = model.codes([_conditions(truth, volume, model) for truth, volume in zip(truths, people, strict=True)])
-    _train("generator", model, (_batched(model.encode, people), codes), recipe, out, say)
+    latents = _batched(model.encode, people)
+    fit_population(model, latents.float(), codes, scanner_means(_batched(model.encode, varied)), recipe.seed)
+    _train("generator", model, (latents, codes), recipe, out, say)
     return write_prior(model, recipe.preset, recipe.model_dump(mode="json"), out)
 
 
@@ -163,6 +167,11 @@ def _varied(recipe: PriorRecipe) -> Tensor:
         found = phantoms(PRESETS[recipe.preset], _PER_SCANNER, recipe.seed + 1 + number, scanner)
         volumes += [volume.half() for volume, _ in found]
     return torch.stack(volumes[: recipe.varied])
+
+
+def scanner_means(latents: Tensor) -> Tensor:
+    """(S, N, C) latents of `_varied` phantoms, in its order -> (K, N, C), one mean per whole scanner."""
+    return torch.stack([part.float().mean(0) for part in latents.split(_PER_SCANNER) if len(part) == _PER_SCANNER])
 
 
 @torch.no_grad()

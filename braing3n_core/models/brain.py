@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from braing3n_core.data.template import template
 from braing3n_core.models.blocks import cubes_from_volume
 from braing3n_core.models.decoder import Decoder
-from braing3n_core.models.generator import MISSING, Generator
+from braing3n_core.models.generator import Generator
+from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.plan import Categorical, Continuous

@@ -14,10 +14,10 @@ import torch.nn.functional as F  # noqa: N812 - the name every torch reader expe
 from torch import Tensor, nn
 
 from braing3n_core.models.blocks import Attention, Code, sine_positions
+from braing3n_core.models.population import MISSING, Population
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import Categorical, Continuous
 
-MISSING = -1.0                                               # code of a condition that is not given
 _WAVES = 16
 
 
@@ -65,8 +65,8 @@ class GeneratorBlock(nn.Module):
 class Generator(nn.Module):
     """Velocity field of the flow: (B, N, C) latents, (B,) times, (B, M) condition codes -> (B, N, C).
 
-    `shift` moves the whole population: adding D to it adds D to every sample. The prior leaves it at zero; it is the one
-    group of weights that says how hospitals differ from the public on average, and small enough to be learned in private.
+    `population` moves people by their conditions: where it says D, every sample moves by D. The prior leaves it at zero; it
+    is the one group of weights that says how hospitals' people differ from the public, and small enough to learn in private.
     """
 
     positions: Tensor                                        # (N, W)
@@ -84,12 +84,12 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(GeneratorBlock(width, preset.generator_heads) for _ in range(preset.generator_depth))
         self.final = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, preset.latent_width)
-        self.shift = Code(len(inside), preset.latent_width)
+        self.population = Population(variables, len(inside), preset.latent_width)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, z: Tensor, t: Tensor, codes: Tensor) -> Tensor:
-        shift = self.shift(torch.zeros_like(z))
+        shift = self.population(codes)                       # (B, N, C)
         z = z - (1 - t)[:, None, None] * shift
         x = self.place(self.enter(z) + self.positions)       # (B, N, W)
         c = F.silu(self.mix(F.silu(self.time(waves(t)) + self.conditions(codes))))            # (B, W)

@@ -23,8 +23,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group ->
     "encoder": {"norms": ("encoder.norm.",)},
     "decoder": {"style": ("decoder.style.",), "output": ("decoder.style.", "decoder.leave.")},
     "generator": {
-        "shift": ("generator.shift.",),
-        "population": ("generator.shift.", "generator.conditions."),
+        "population": ("generator.population.",),
         "conditions": ("generator.conditions.",),
         "ends": ("generator.conditions.", "generator.final.", "generator.leave."),
     },

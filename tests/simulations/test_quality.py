@@ -31,8 +31,7 @@ def held_out(count: int) -> list[Patient]:
 
 
 @pytest.mark.slow
-def test_a_generator_that_does_not_listen_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_PAIRS", 4)
+def test_a_generator_that_does_not_listen_is_found_out() -> None:
     plan = TrainingPlan.load(RECIPES / "smoke.toml")
     deaf = load_prior(plan)
     with torch.no_grad():
@@ -51,6 +50,13 @@ def test_a_generator_that_does_not_listen_is_found_out(monkeypatch: pytest.Monke
     assert rebuilt.baseline is not None
     assert rebuilt.prior is not None
     assert rebuilt.prior >= rebuilt.baseline + 3
+    overlap, outside = named["overlap with the template's brain"], named["signal outside the brain"]
+    similarity = named["similarity of pairs"]
+    assert overlap.prior is not None
+    assert overlap.prior >= 0.9
+    assert outside.prior == 0
+    assert similarity.prior is not None
+    assert similarity.prior == pytest.approx(similarity.baseline, abs=0.05)
     assert all(row.non_private is None for row in rows), "an arm that was not trained has no numbers"
     values = [v for row in rows for v in (row.baseline, row.prior, row.private)]
     assert all(v is not None and math.isfinite(v) for v in values)

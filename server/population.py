@@ -1,0 +1,56 @@
+"""The public directions in which populations differ, in closed form from phantoms: what `Population` learns distances along."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from braing3n_core.models.brain import Brain
+from braing3n_core.models.population import DIRECTIONS, Population
+from braing3n_core.training import hidden
+
+_RARE = 0.05                                                 # features rarer than this in public keep weights of finite size
+_PASSES = 8                                                  # draws of hidden conditions per person
+
+
+@torch.no_grad()
+def fit_population(model: Brain, people: Tensor, codes: Tensor, scanners: Tensor, seed: int) -> None:
+    """Set the model's public directions and feature scaling.
+
+    `people` (S, N, C) are latents of the public population with their `codes` (S, M); `scanners` (K, N, C) are mean
+    latents, one row per scanner. First come the effects of conditions (least squares on features), then the principal
+    components of what the scanners' means differ in beyond them; all orthogonal, each of mean square 1.
+    """
+    population = model.generator.population
+    flat, centre = people.flatten(1), people.mean(0).flatten()
+    effects = _effects(population, flat - centre, codes)                                       # (E, NC)
+    first = torch.linalg.svd(effects, full_matrices=False).Vh[: DIRECTIONS // 2]
+    apart = scanners.flatten(1) - centre
+    apart = apart - (apart @ first.T) @ first
+    rest = torch.linalg.svd(apart, full_matrices=False).Vh[: DIRECTIONS - len(first)]
+    rows = torch.cat([first, rest]) * math.sqrt(flat.shape[1])
+    population.basis.zero_()
+    population.basis[: len(rows)] = rows.reshape(-1, *people.shape[1:])
+    population.whiten.copy_(_whitening(population, codes, seed))
+
+
+def _effects(population: Population, apart: Tensor, codes: Tensor) -> Tensor:
+    """(E, NC): what one standard deviation of each feature that varies in public does to the latents."""
+    features = population.features(codes)
+    features = features - features.mean(0)
+    varies = features.std(0) > 1e-6
+    features = features[:, varies] / features[:, varies].std(0)
+    solution: Tensor = torch.linalg.lstsq(features, apart, driver="gelsd").solution
+    return solution
+
+
+def _whitening(population: Population, codes: Tensor, seed: int) -> Tensor:
+    """Inverse root of the features' second moment under the training's hidden conditions, rare features held back."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.cat([population.features(hidden(codes, generator)) for _ in range(_PASSES)])
+    moment = seen.T @ seen / len(seen) + _RARE * torch.eye(seen.shape[1])
+    values, vectors = torch.linalg.eigh(moment)
+    root: Tensor = (vectors / values.sqrt()) @ vectors.T
+    return root
