@@ -236,7 +236,7 @@ class TrainingPlan(Frozen):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise PlanRefused(_in_words(error, cls)) from error
+            raise PlanRefused(in_words(error, cls)) from error
 
     @classmethod
     def load(cls, path: Path) -> TrainingPlan:
@@ -292,14 +292,14 @@ def _keys(model: type[BaseModel]) -> set[str]:
     return found
 
 
-def _in_words(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first fault of a validation as one line: where, what, what next."""
+def in_words(error: ValidationError, model: type[BaseModel], what: str = "plan") -> str:
+    """The first fault of a validation as one line: where, what, what next. `what` is the document that was read."""
     # A misspelt key is also a missing one; its spelling is what the writer needs to hear of.
     fault = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in fault["loc"] if part not in ("continuous", "categorical")) or "plan"
+    where = ".".join(str(part) for part in fault["loc"] if part not in ("continuous", "categorical")) or what
     if fault["type"] == "extra_forbidden":
         key = str(fault["loc"][-1])
-        return f"{where} is not a key of a plan{_near(key, _keys(model))}; remove it or correct its spelling"
+        return f"{where} is not a key of a {what}{_near(key, _keys(model))}; remove it or correct its spelling"
     message = re.sub(r"^(Value error|Assertion failed), ", "", fault["msg"])
     given = "" if fault["type"] in ("missing", "value_error") else f", got {str(fault['input'])[:60]}"
-    return f"{where}: {message}{given}; correct the plan and run again"
+    return f"{where}: {message}{given}; correct the {what} and run again"
