@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,9 +18,93 @@ plan = typer.Typer(no_args_is_help=True, help="The document that sites approve."
 app.add_typer(plan, name="plan")
 
 
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Folder = Annotated[Path, typer.Option("--consortium", help="The consortium's folder.")]
+Passphrase = Annotated[Path | None, typer.Option("--passphrase-file", help="Its first line opens the consortium's key.")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder for the consortium's key, roster, plans and runs.")],
+    passphrase_file: Passphrase = None,
+    as_json: Json = False,
+) -> None:
+    """Begin a consortium: make its key and an empty roster."""
+    from braing3n_core.passphrase import from_file
+    from server.consortium import Consortium
+
+    made = Consortium.make(folder, from_file(passphrase_file) if passphrase_file else None)
+    public, name = made.admin_key.with_name("admin.pem.pub"), made.admin.fingerprint
+    said = f"key {name}\nsend {public} to every hospital, and tell them the digits by telephone"
+    console.show(json.dumps({"key": name, "public": str(public)}) if as_json else said)
+
+
+@app.command()
+def enrol(
+    site: Annotated[str, typer.Argument(help="The hospital's name, as plans will call it.")],
+    key: Annotated[Path, typer.Argument(help="Its public key, as it sent it.")],
+    folder: Folder = Path(),
+    as_json: Json = False,
+) -> None:
+    """Take a hospital in: from then on its key may join and plans may name it."""
+    from privacy.signing import PublicKey
+    from server.consortium import Consortium
+
+    consortium, given = Consortium.open(folder), PublicKey.load(key)
+    consortium.write_roster(consortium.roster().enrolled(site, given))
+    said = f"{site} is enrolled, key {given.fingerprint}\nask {site} by telephone whether these are its digits"
+    console.show(json.dumps({"site": site, "key": given.fingerprint}) if as_json else said)
+
+
+@app.command()
+def remove(
+    site: Annotated[str, typer.Argument(help="The hospital's name.")], folder: Folder = Path(), as_json: Json = False
+) -> None:
+    """Take a hospital out, or make room for its new key. Plans that name it have to be signed again."""
+    from server.consortium import Consortium
+
+    consortium = Consortium.open(folder)
+    consortium.write_roster(consortium.roster().without(site))
+    console.show(json.dumps({"removed": site}) if as_json else f"{site} is out; restart `serve` and sign its plans again")
+
+
 @plan.callback()
 def plans() -> None:
     """Keep sub-commands even while there is one."""
+
+
+@plan.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="File to write.")],
+    study: Annotated[str, typer.Option(help="A short name, lower-case letters, digits and dashes.")],
+    site: Annotated[list[str], typer.Option(help="NAME=PATIENTS that it declares; once per hospital.")],
+    as_json: Json = False,
+) -> None:
+    """Write a plan to start from, every line explained."""
+    from server.plans import declared
+    from server.plans import new as write
+
+    made = write(file, study, [declared(word) for word in site])
+    facts = {"plan": str(file), "digest": made.digest}
+    console.show(json.dumps(facts) if as_json else f"{file}: edit it, then check and sign it")
+
+
+@plan.command()
+def sign(
+    file: Annotated[Path, typer.Argument(help="A plan as TOML.")],
+    folder: Folder = Path(),
+    passphrase_file: Passphrase = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a plan with the consortium's key and the keys of its sites: the file that hospitals review."""
+    from braing3n_core.passphrase import passphrase_for
+    from server.consortium import Consortium
+    from server.plans import sign as signed
+
+    consortium = Consortium.open(folder)
+    agreement, path = signed(consortium, file, passphrase_for(consortium.admin_key, passphrase_file))
+    facts = {"signed": str(path), "plan": agreement.plan.digest, "bundle": agreement.bundle, "version": agreement.version}
+    console.show(json.dumps(facts) if as_json else f"plan {agreement.plan.digest}\nsend {path} to every hospital")
 
 
 @plan.command()

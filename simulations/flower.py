@@ -17,14 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from braing3n_core.bundle import toml_lines, write_app
 from braing3n_core.console import marked
 from braing3n_core.errors import INTERRUPTED, UNEXPECTED, Braing3nError
-from braing3n_core.settings import DEFAULTS
 
 Say = Callable[[str], None]
 Config = Mapping[str, str | int | float]
@@ -64,23 +63,6 @@ def run(config: Config, out: Path, sites: int, say: Say) -> int:
                 process.wait()
 
 
-def write_app(folder: Path) -> Path:
-    """A Flower app without code: both apps are the installed packages. Returns its folder."""
-    about = metadata("braing3n")
-    folder.mkdir(parents=True)
-    (folder / "README.md").write_text(f"{about['Summary']}\n\nNo code in here: every node runs the packages it installed.\n")
-    lines = [
-        "[build-system]", 'requires = ["setuptools"]', 'build-backend = "setuptools.build_meta"',
-        "[project]", 'name = "braing3n"', f'version = "{about["Version"]}"', f"description = {json.dumps(about['Summary'])}",
-        'license = "Apache-2.0"', "dependencies = []",
-        "[tool.flwr.app]", 'publisher = "braing3n"', 'fab-include = ["README.md"]',
-        "[tool.flwr.app.components]", 'serverapp = "server.app:app"', 'clientapp = "client.app:app"',
-        "[tool.flwr.app.config]", *_toml(DEFAULTS),
-    ]  # fmt: skip
-    (folder / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
 def _daemon(place: Path, environment: dict[str, str], log: IO[str]) -> Process:
     """Flower's SuperLink in simulation mode, on a port of its own that its clients read in FLWR_HOME."""
     (place / "home").mkdir()
@@ -104,7 +86,7 @@ def _until_it_answers(place: Path, process: Process) -> None:
 
 def _submit(place: Path, config: Config, sites: int, environment: dict[str, str]) -> Process:
     """Hand the run to the daemon; the process that streams its log."""
-    (place / "run.toml").write_text("\n".join(_toml(config)) + "\n", encoding="utf-8")
+    (place / "run.toml").write_text("\n".join(toml_lines(config)) + "\n", encoding="utf-8")
     workers = min(sites, os.cpu_count() or 1)
     resources = f"num-supernodes={sites} client-resources-num-cpus=1 init-args-num-cpus={workers}"
     words = ["flwr", "run", str(write_app(place / "app")), "here", "--stream", "--run-config", str(place / "run.toml")]
@@ -206,8 +188,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _toml(values: Mapping[str, str | int | float]) -> list[str]:
-    """Key-value lines; JSON's strings and numbers are TOML's."""
-    return [f"{key} = {json.dumps(value)}" for key, value in values.items()]

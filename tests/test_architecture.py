@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
     "simulations": {"client", "server", "braing3n_core", "privacy"},
 }
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
-    "flwr": {"client/app.py", "server/app.py"},
+    "flwr": {"client/app.py", "server/app.py", "braing3n_core/bundle.py"},
     "opacus": {"privacy/opacus_bridge.py"},
     "cryptography": {"privacy/signing.py"},
     "nibabel": {"braing3n_core/data/volume.py"},

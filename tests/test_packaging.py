@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from braing3n_core.bundle import write_app
 from braing3n_core.settings import DEFAULTS
-from simulations.flower import write_app
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"server", "client", "braing3n_core", "privacy", "simulations"}
