@@ -17,10 +17,11 @@ from braing3n_core.errors import DataRefused, PlanRefused, UsageError
 from braing3n_core.plan import TrainingPlan
 
 INSTALLED = Path(braing3n_core.__file__).parent.parent       # a relative plan is looked for beside the packages
+OWN = "own"                                                  # run-config data: every site has its own settings
 DEFAULTS: dict[str, str | int | float] = {                   # the keys of a run and what they are when nobody sets them
     "plan": "simulations/recipes/demo.toml",
     "out-dir": "",                                           # ~/braing3n-runs/<study>-<run id>
-    "data": "",                                              # the plan's phantom hospitals
+    "data": "",                                              # the plan's phantom hospitals; "own": each site's own folder
     "epsilon": 0.0,                                          # as the plan says; so the next four
     "rounds": 0,
     "patients": 0,
@@ -31,11 +32,12 @@ RunConfig = Mapping[str, bool | float | int | str]
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `data` holds (site, BIDS folder); empty means the plan's phantom hospitals."""
+    """One run. `data` holds (site, BIDS folder); empty means the plan's phantom hospitals, or folders that the sites name."""
 
     plan: TrainingPlan
     out: Path
     data: tuple[tuple[str, Path], ...] = ()
+    deployed: bool = False                                   # each site knows its own folder, and nobody else's
 
     @classmethod
     def read(cls, config: RunConfig, run: str) -> Settings:
@@ -51,7 +53,8 @@ class Settings:
         out = Path(_text(config, "out-dir") or f"~/braing3n-runs/{plan.study}-{run}").expanduser()
         if not out.is_absolute():
             raise UsageError(f"out-dir={out} would land wherever Flower's daemon was started; give a full path")
-        return cls(plan, out, folders(plan, shlex.split(_text(config, "data"))))
+        data = _text(config, "data")
+        return cls(plan, out, () if data == OWN else folders(plan, shlex.split(data)), data == OWN)
 
     def config(self) -> dict[str, str | int | float]:
         """Run-config keys that `read` turns into these settings, once the plan is in its folder (server.conduct.claim)."""

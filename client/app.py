@@ -1,4 +1,4 @@
-"""The site's side of Flower: a request in, a cleared message out, and nothing else. What a site does is in site.py."""
+"""The site's side of Flower in simulation, and the form of every reply. What a site does is in site.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ready(message: Message, context: Context) -> Message:
     """Whether each site this node plays can take part."""
     try:
         settings = _settings(context)
-        return _reply(message, [_asked(settings, name, None) for name in _played(settings, context)])
+        return reply(message, [_asked(settings, name, None) for name in _played(settings, context)])
     except Exception:  # noqa: BLE001 - the words of an error may name a patient or a path; only a fixed text leaves
         return Message(_NO_ANSWER, reply_to=message)
 
@@ -40,7 +40,7 @@ def train(message: Message, context: Context) -> Message:
         name = str(message.content.config_records["request"]["site"])
         if name not in _played(settings, context):
             return Message(_NO_ANSWER, reply_to=message)
-        return _reply(message, [_asked(settings, name, message)])
+        return reply(message, [_asked(settings, name, message)])
     except Exception:  # noqa: BLE001 - as above
         return Message(_NO_ANSWER, reply_to=message)
 
@@ -51,12 +51,13 @@ def _asked(settings: Settings, name: str, message: Message | None) -> Cleared:
         if settings.plan.rehearsal is not None:
             write_hospital(settings.bids(name), settings.plan.site(name), settings.plan)
         site = _site(settings.plan.canonical(), name, settings.folder(name), settings.bids(name))
-        return site.ready() if message is None else site.round(_request(message))
+        return site.ready() if message is None else site.round(request_of(message))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
         return refuse(name, settings.folder(name), error)
 
 
-def _request(message: Message) -> Request:
+def request_of(message: Message) -> Request:
+    """The round a message asks for. Raises ReplyRefused if it holds no single array."""
     config, arrays = message.content.config_records["request"], message.content.array_records["values"].to_numpy_ndarrays()
     if len(arrays) != 1:
         raise ReplyRefused("the request holds no single array; the sender runs another version")
@@ -64,7 +65,7 @@ def _request(message: Message) -> Request:
     return Request(str(config["plan"]), str(config["stage"]), number if isinstance(number, int) else -1, arrays[0])
 
 
-def _reply(message: Message, answers: Iterable[Cleared]) -> Message:
+def reply(message: Message, answers: Iterable[Cleared]) -> Message:
     """The only place where a site's reply is made, and it is made of what the egress cleared."""
     content = RecordDict()
     for cleared in answers:
@@ -80,9 +81,7 @@ def _settings(context: Context) -> Settings:
 
 
 def _played(settings: Settings, context: Context) -> list[str]:
-    """The sites of this node: the one it is told, or, simulated, every n-th of the plan."""
-    if "site" in context.node_config:
-        return [str(context.node_config["site"])]
+    """The sites that a simulated node plays: every n-th of the plan. A real one answers through client/clientapp.py."""
     part, parts = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     return [site.name for index, site in enumerate(settings.plan.sites) if index % parts == part]
 

@@ -51,6 +51,15 @@ def approve(plan: Plan, folder: Folder = Path(), passphrase_file: Passphrase = N
 
 
 @app.command()
+def join(folder: Folder = Path(), passphrase_file: Passphrase = None) -> None:
+    """Take part: keep this hospital's node running, behind its own gate, until it is told to stop."""
+    from client.join import join
+    from client.site_file import SiteFile
+
+    join(SiteFile.load(folder), passphrase_file, console.note)
+
+
+@app.command()
 def status(folder: Folder = Path(), as_json: Json = False) -> None:
     """What this hospital agreed to, what was spent, and what last left. Reads; changes nothing."""
     from client.site_file import SiteFile

@@ -54,6 +54,11 @@ class PublicKey:
         """SHA-256 of the key's DER, hex: what people compare by telephone."""
         return hashlib.sha256(_public(self).public_bytes(serialization.Encoding.DER, _SPKI)).hexdigest()
 
+    @property
+    def openssh(self) -> bytes:
+        """The same key in the one-line form that Flower registers nodes by."""
+        return _public(self).public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+
     def verify(self, data: bytes, signature: bytes) -> None:
         """Raises SignatureRefused unless this key's owner signed exactly `data`."""
         try:
@@ -63,7 +68,7 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key. Its only way to disk is `write`, readable by its owner alone; it has no text form and is not copied."""
+    """A private key. Its only way to disk is `write`, readable by its owner alone; it is not copied or pickled."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
         self._key = key
@@ -96,6 +101,12 @@ class SigningKey:
         pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
         _create(path, pem, 0o600)
         _create(path.with_name(f"{path.name}.pub"), self.public.pem, 0o644)
+
+    def openssh(self) -> bytes:
+        """The key, unencrypted, in the form that Flower's node reads. For a file in memory, never for a disk."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
 
     @property
     def public(self) -> PublicKey:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -17,50 +19,102 @@ from server.conduct import Reply, run
 from server.finish import publish_release
 
 app = ServerApp()
-_POLL_S = 0.2
+_POLL_S = 0.2                                                # between two looks at what came, in simulation;
+_SLOW_POLL_S = 1.0                                           # nodes far away ask every three seconds themselves
+_TRIES = 3                                                   # for a node that fails in one round
 
 
 class FlowerSites:
-    """The sites of a plan behind Flower's nodes. A node may play several sites; a site is played by one node."""
+    """The sites of a plan behind Flower's nodes. A node may play several sites; a site is played by one node.
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self._node: dict[str, int] = {}                      # site -> node
+    With `keys`, the sites' enrolled public keys (PEM), a node speaks for the site whose key it holds and for no other: Flower
+    has checked that it holds it. A request to a node that failed or began anew is sent again, at no charge to the site: it
+    takes its reservation up, or gives the answer it gave before.
+    """
+
+    def __init__(self, grid: Grid, plan: str, keys: Mapping[str, str] | None = None) -> None:
+        self._grid, self._plan = grid, plan
+        self._owner = {pem.strip(): site for site, pem in keys.items()} if keys is not None else None
+        self._poll_s = _POLL_S if keys is None else _SLOW_POLL_S
+        self._node: dict[str, int] = {}                      # site -> node, in simulation
 
     def ready(self) -> Iterator[Reply | None]:
         """Ask every node, also those that connect while others get ready, which of the sites it plays."""
-        asked: set[int] = set()
+        asked: dict[int, str] = {}                           # node -> since when it is there
         pending: set[str] = set()
         while True:
-            new = [node for node in self._grid.get_node_ids() if node not in asked]
-            asked |= set(new)
-            pending |= set(self._grid.push_messages([Message(RecordDict({}), node, "query.ready") for node in new]))
+            there = {node: since for node, (since, _) in self._nodes().items()}
+            new = [node for node, since in there.items() if asked.get(node) != since]
+            asked |= {node: there[node] for node in new}
+            request = RecordDict({"request": ConfigRecord({"plan": self._plan})})
+            pending |= set(self._grid.push_messages([Message(request, node, "query.ready") for node in new]))
             for message in self._pull(pending):
                 for site, header, values in _replies(message):
-                    self._node.setdefault(site, message.metadata.src_node_id)
-                    if self._node[site] == message.metadata.src_node_id:
+                    if self._speaks_for(site, message.metadata.src_node_id):
                         yield site, header, values
             yield None
-            time.sleep(_POLL_S)
+            time.sleep(self._poll_s)
 
     def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
-        """One message per site. A site whose node is unknown or gone stays silent."""
-        known = [site for site in sites if site in self._node]
-        messages = [Message(_content(request, site), self._node[site], "train.round") for site in known]
-        identifiers = list(self._grid.push_messages(messages))
-        of = dict(zip(identifiers, known, strict=False))
-        pending = set(identifiers)
+        """One message per site, as soon as its node is there; again to a node that failed or began anew."""
+        left, sent = dict.fromkeys(sites, _TRIES if self._owner else 1), dict[str, _Sent]()
         while True:
-            for message in self._pull(pending):
-                site = of[message.metadata.reply_to_message_id]
-                yield from (reply for reply in _replies(message, site) if reply[0] == site)
+            there = self._site_nodes()
+            for message in self._pull(set(sent)):
+                site = sent.pop(message.metadata.reply_to_message_id).site
+                if message.has_content() or not left[site]:
+                    left[site] = 0
+                    yield from (reply for reply in _replies(message, site) if reply[0] == site)
+            for number, one in list(sent.items()):
+                if there.get(one.site, one.where) != one.where:
+                    del sent[number]                         # the node that had it began anew, and the message is lost
+                    left[one.site] += 1
+            for site in there.keys() & left.keys() - {one.site for one in sent.values()}:
+                if left[site]:
+                    left[site] -= 1
+                    sent |= self._sent(request, site, there[site])
             yield None
-            time.sleep(_POLL_S)
+            time.sleep(self._poll_s)
+
+    def _sent(self, request: Request, site: str, where: tuple[int, str]) -> dict[str, _Sent]:
+        numbers = self._grid.push_messages([Message(_content(request, site), where[0], "train.round")])
+        return {number: _Sent(site, where) for number in numbers}
+
+    def _nodes(self) -> dict[int, tuple[str, str]]:
+        """Node -> since when it is there, and the site whose key it holds, if keys matter; other nodes are left out."""
+        if self._owner is None:
+            return dict.fromkeys(self._grid.get_node_ids(), ("", ""))
+        owned = [(node, self._owner.get(_pem(node.public_key))) for node in self._grid.get_nodes()]
+        return {node.node_id: (str(node.last_activated_at), site) for node, site in owned if site is not None}
+
+    def _site_nodes(self) -> dict[str, tuple[int, str]]:
+        """Site -> the node that plays it now, and since when."""
+        if self._owner is None:
+            return {site: (node, "") for site, node in self._node.items()}
+        return {site: (node, since) for node, (since, site) in self._nodes().items()}
+
+    def _speaks_for(self, site: str, node: int) -> bool:
+        """Whether this node may answer for `site`: its key says so or, in simulation, it was the first to do so."""
+        if self._owner is not None:
+            return self._nodes().get(node, ("", ""))[1] == site
+        return self._node.setdefault(site, node) == node
 
     def _pull(self, pending: set[str]) -> list[Message]:
         messages = list(self._grid.pull_messages(pending)) if pending else []
         pending -= {message.metadata.reply_to_message_id for message in messages}
         return messages
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A request on its way: to which site, at which node, that came when."""
+
+    site: str
+    where: tuple[int, str]
+
+
+def _pem(key: bytes) -> str:
+    return key.decode("ascii", "replace").strip()
 
 
 def _content(request: Request, site: str) -> RecordDict:
@@ -98,6 +152,8 @@ def main(grid: Grid, context: Context) -> None:
         say(f"stopped: {error}")
         raise
     plan, out = settings.plan, settings.out
-    code = run(plan, out, FlowerSites(grid), say, lambda model, spent: publish_release(plan, model, spent, out, say))
+    keys = json.loads((out / "sites.json").read_text(encoding="utf-8")) if settings.deployed else None
+    sites = FlowerSites(grid, plan.digest, keys)
+    code = run(plan, out, sites, say, lambda model, spent: publish_release(plan, model, spent, out, say))
     if code:
         raise Braing3nError(f"the run ended with exit code {code}; {out / 'run.json'} says why")

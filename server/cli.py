@@ -68,6 +68,39 @@ def remove(
     console.show(json.dumps({"removed": site}) if as_json else f"{site} is out; restart `serve` and sign its plans again")
 
 
+@app.command()
+def serve(
+    folder: Annotated[Path, typer.Argument(help="The consortium's folder.")],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "0.0.0.0",  # noqa: S104 - hospitals come from outside
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8443,
+    make_test_certificates: Annotated[str, typer.Option(help="This server's name: make a CA and a certificate for it.")] = "",
+) -> None:
+    """Keep the consortium's server running: hospitals with enrolled keys may join, through the fleet paths alone."""
+    from server.certificates import make_test_certificates as make
+    from server.consortium import Consortium
+    from server.serve import serve
+
+    consortium = Consortium.open(folder)
+    if make_test_certificates:
+        make(consortium.tls, make_test_certificates)
+    serve(consortium, host, port, console.note)
+
+
+@app.command()
+def start(
+    file: Annotated[Path, typer.Argument(help="A signed plan.")], folder: Folder = Path(), as_json: Json = False
+) -> None:
+    """Run a signed plan to its release, from where it stands; ends with the run's true exit code."""
+    from server.consortium import Consortium
+    from server.start import start_run
+
+    consortium = Consortium.open(folder)
+    code, out = start_run(consortium, file, console.note)
+    console.show(json.dumps({"run": str(out), "exit_code": code}) if as_json else str(out))
+    if code:
+        raise typer.Exit(code)
+
+
 @plan.callback()
 def plans() -> None:
     """Keep sub-commands even while there is one."""

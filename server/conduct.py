@@ -23,7 +23,7 @@ from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished, initial_values
 from braing3n_core.state import save
 from privacy.egress import RefusalCode
-from server import checkpoint
+from server import checkpoint, lock
 from server.coordinator import FOR_GOOD, Coordinator, Header, RoundReport, State
 
 Reply = tuple[str, Header, np.ndarray | None]                # site, header, values
@@ -31,6 +31,7 @@ Say = Callable[[str], None]
 Prior = Callable[[TrainingPlan], Brain]
 Release = Callable[[Brain, Mapping[str, float]], None]       # the finished model, and what each site said it spent
 _HEARTBEAT_S = 9.0                                           # never ten seconds of silence
+_ENDING_S = 30.0                                             # for a killed run's last process to end
 _BREATH_S = 3.0                                              # never more than this many lines
 
 
@@ -79,11 +80,17 @@ class Progress:
 def run(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: Release, prior: Prior = load_prior) -> int:
     """Conduct `plan` into `out` and return the documented exit code, which is in <out>/run.json too.
 
-    A folder that holds an unfinished run of the same plan is taken up at its newest checkpoint.
+    A folder that holds an unfinished run of the same plan is taken up at its newest checkpoint. Raises UsageError while
+    another run works in it: what a killed run left behind in other processes ends within moments.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with lock.held(out, _ENDING_S):
+        return _conducted(plan, out, sites, say, release, prior)
+
+
+def _conducted(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: Release, prior: Prior) -> int:
     code, error, started = OK, "", monotonic()
     try:
-        out.mkdir(parents=True, exist_ok=True)
         say(f"artefacts: {out}")
         (out / "run.json").unlink(missing_ok=True)
         claim(plan, out)

@@ -10,6 +10,7 @@ from braing3n_core.console import heartbeat
 from braing3n_core.data.cohort import Cohort, load_cohort
 from braing3n_core.errors import OK, IntegrityError
 from braing3n_core.files import write_atomically
+from braing3n_core.flower_process import Say
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
@@ -22,7 +23,6 @@ from server.release.inputs import SitePrivacy, site_privacy
 from server.release.publish import publish
 from simulations import flower, quality
 from simulations.federation import federate, without_privacy
-from simulations.flower import Say
 from simulations.summary import written
 
 

@@ -17,9 +17,12 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
     "simulations": {"client", "server", "braing3n_core", "privacy"},
 }
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
-    "flwr": {"client/app.py", "server/app.py", "braing3n_core/bundle.py"},
+    "flwr": {"client/app.py", "server/app.py", "braing3n_core/bundle.py", "client/clientapp.py", "client/node.py"},
     "opacus": {"privacy/opacus_bridge.py"},
-    "cryptography": {"privacy/signing.py"},
+    "cryptography": {"privacy/signing.py", "server/certificates.py"},
+    "starlette": {"server/fleet_door.py"},
+    "uvicorn": {"server/fleet_door.py"},
+    "httpx": {"server/fleet_door.py"},
     "nibabel": {"braing3n_core/data/volume.py"},
     "SimpleITK": {"braing3n_core/data/registration.py"},
     "nilearn": {"braing3n_core/data/template.py"},

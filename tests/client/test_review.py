@@ -33,7 +33,7 @@ def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 def test_every_question_an_operator_asks_has_its_line(one: Study) -> None:
     said = "\n".join(in_words(review(one.site, one.sent())))
     for needed in (PLAN.digest, one.admin.public.fingerprint[:16], "no code comes with the plan", "south (60 patients)",
-                   "decoder    3 messages of", "so far 0, this plan alone", "of 8 allowed here", "may be approved"):  # fmt: skip
+                   "decoder    3 messages of", "so far 0, this plan", "of 8 allowed here", "may be approved"):  # fmt: skip
         assert needed in said, needed
 
 
