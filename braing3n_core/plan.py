@@ -14,7 +14,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from braing3n_core.errors import PlanRefused
 from braing3n_core.models.presets import PRESETS, Preset
@@ -118,11 +128,42 @@ class Privacy(Frozen):
     delta: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Aggregate(Frozen):
+    """How a round's updates become one change. `norm_bound` bounds each site's L2 norm first, whatever the rule."""
+
+    rule: Literal["mean", "median", "trimmed-mean"] = "mean"
+    trim: PositiveInt = 1                  # trimmed-mean: sites left out at each end, number by number
+    norm_bound: PositiveFloat | None = None
+
+
+class Optimizer(Frozen):
+    """What the server does with that change: server/stepper.py. Left out, it is added as it is."""
+
+    kind: Literal["momentum", "adam", "yogi"]
+    rate: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.99        # of the squared change (beta 2)
+    floor: PositiveFloat = 1e-3                               # added to its root, so that small changes stay small (tau)
+
+
 class Federation(Frozen):
-    """How the server waits. Quorum is the fewest usable replies that make a round."""
+    """How the server waits, and what it makes of the replies. Quorum is the fewest usable replies that make a round."""
 
     quorum: PositiveInt
     deadline_s: PositiveFloat
+    aggregate: Aggregate | None = None     # the mean weighted by declared patients
+    optimizer: Optimizer | None = None
+
+    @model_validator(mode="after")
+    def _something_is_left_after_trimming(self) -> Self:
+        if self.aggregate and self.aggregate.rule == "trimmed-mean" and not self.quorum > 2 * self.aggregate.trim:
+            raise ValueError(f"quorum={self.quorum} must be more than twice trim={self.aggregate.trim}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What nobody asked for is not written, so a plan without it keeps the digest it had."""
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 class Cell(Frozen):

@@ -41,7 +41,7 @@ class FlowerSites:
     def ready(self) -> Iterator[Reply | None]:
         """Ask every node, also those that connect while others get ready, which of the sites it plays."""
         asked: dict[int, str] = {}                           # node -> since when it is there
-        pending: set[str] = set()
+        pending, failed = set[str](), list[int]()
         while True:
             there = {node: since for node, (since, _) in self._nodes().items()}
             new = [node for node, since in there.items() if asked.get(node) != since]
@@ -49,8 +49,13 @@ class FlowerSites:
             request = RecordDict({"request": ConfigRecord({"plan": self._plan})})
             pending |= set(self._grid.push_messages([Message(request, node, "query.ready") for node in new]))
             for message in self._pull(pending):
+                node = message.metadata.src_node_id
+                if not message.has_content() and failed.count(node) < _TRIES:
+                    failed.append(node)
+                    asked.pop(node, None)                    # ask it again
+                    continue
                 for site, header, values in _replies(message):
-                    if self._speaks_for(site, message.metadata.src_node_id):
+                    if self._speaks_for(site, node):
                         yield site, header, values
             yield None
             time.sleep(self._poll_s)

@@ -26,8 +26,10 @@ def write(folder: Path, plan: str, state: State) -> Path:
         "rounds": str(state.rounds),
         "values": digest_of(state.values),
         "spent": json.dumps(dict(state.spent)),
+        "moments": json.dumps([digest_of(moment) for moment in state.moments]),
     }
-    save(path, {"values": torch.from_numpy(state.values)}, metadata)
+    tensors = {"values": state.values} | {f"moment-{place}": moment for place, moment in enumerate(state.moments)}
+    save(path, {name: torch.from_numpy(array) for name, array in tensors.items()}, metadata)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
     return path
@@ -51,9 +53,11 @@ def _read(path: Path, plan: str) -> State:
     tensors, metadata = load(path)
     try:
         values = tensors["values"].numpy().astype(np.float32, copy=False)
-        whole = metadata["values"] == digest_of(values)
+        moments = tuple(tensors[name].numpy().astype(np.float32, copy=False) for name in sorted(tensors) if name != "values")
+        digests = [metadata["values"], *json.loads(metadata.get("moments", "[]"))]
+        whole = digests == [digest_of(array) for array in (values, *moments)]
         spent = {str(site): float(epsilon) for site, epsilon in json.loads(metadata["spent"]).items()}
-        state = State(int(metadata["stage"]), int(metadata["rounds"]), values, spent)
+        state = State(int(metadata["stage"]), int(metadata["rounds"]), values, spent, moments)
         theirs = metadata["plan"]
     except (KeyError, ValueError) as error:
         raise IntegrityError(f"{path.name} is not a checkpoint; remove it and resume") from error

@@ -13,7 +13,8 @@ from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.protocol import Request
 from privacy.egress import RefusalCode
 from privacy.errors import BudgetExhausted
-from server.aggregate import checked, weighted_mean
+from server.aggregate import aggregator, bounded, checked
+from server.stepper import Moments, step
 
 Header = Mapping[str, object]
 FOR_GOOD: dict[str, tuple[type[Exception], str]] = {         # refusals that asking again does not change
@@ -34,6 +35,7 @@ class State:
     rounds: int
     values: np.ndarray
     spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site's last update said
+    moments: Moments = ()                                    # of the plan's server optimizer, in this stage
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Coordinator:
 
     Rules
      * A reply counts once, for the round it names, from a site of the plan, made from the values of that round.
-     * A round closes with at least `quorum` usable replies; then their mean, by declared sizes, is added to the values.
+     * A round closes with at least `quorum` usable replies; then what the plan makes of them is added to the values.
      * A round that does not close changes nothing and can be asked for again.
      * The values are finite at all times.
     """
@@ -65,8 +67,8 @@ class Coordinator:
         expected = sum(len(part) for part in self.initial[: self.state.stage + 1])
         if not (len(self.state.values) == expected and np.isfinite(self.state.values).all()):
             raise IntegrityError("the run's state does not fit its plan; remove the newest checkpoint and resume")
-        self.forget_round()
         self._next_stage()
+        self.forget_round()                                  # the sum is as long as the stage that is open now
 
     @property
     def done(self) -> bool:
@@ -92,7 +94,9 @@ class Coordinator:
             if site in self._names() and site not in self.replies:
                 self.refuse(site, str(error))
             raise
-        self.replies[site] = update
+        how = self.plan.federation.aggregate
+        self._sum.add(bounded(update, how.norm_bound) if how and how.norm_bound else update, self.plan.site(site).patients)
+        self.replies.add(site)
         self.spent[site] = _epsilon(header)
         self.refused.pop(site, None)
         self.codes.pop(site, None)
@@ -109,23 +113,24 @@ class Coordinator:
         return tuple(name for name in self._names() if name not in self.replies and name not in self.refused)
 
     def close_round(self) -> RoundReport:
-        """Average what came and go on. Raises WaitingForSites, BudgetExhausted, DataRefused or PlanRefused below quorum."""
+        """Aggregate what came and go on. Raises WaitingForSites, BudgetExhausted, DataRefused or PlanRefused below quorum."""
         self.need_quorum(len(self.replies), "replied")
         number, stage = self.state.rounds + 1, self.state.stage
         report = RoundReport(self.stage.name, number, tuple(sorted(self.replies)), dict(self.refused), self.waiting)
-        mean = weighted_mean(self.replies, {site.name: site.patients for site in self.plan.sites})
+        change, moments = step(self.plan.federation.optimizer, self._sum.result(), self.state.moments)
         values = self.state.values.copy()
-        values[len(values) - len(mean) :] += mean
+        values[len(values) - len(change) :] += change
         if not np.isfinite(values).all():
             raise IntegrityError("the averaged values are not finite; resume from the last checkpoint")
-        self.state = State(stage, number, values, dict(self.spent))
-        self.forget_round()
+        self.state = State(stage, number, values, dict(self.spent), moments)
         self._next_stage()
+        self.forget_round()                                  # the sum is as long as the stage that is open now
         return report
 
     def forget_round(self) -> None:
         """Drop what came for the round that is open, so that it can be asked for again."""
-        self.replies: dict[str, np.ndarray] = {}
+        self.replies: set[str] = set()                       # sites whose update is in the sum
+        self._sum = aggregator(self.plan.federation.aggregate, len(self.initial[self.state.stage]))
         self.refused: dict[str, str] = {}                    # site -> why
         self.codes: dict[str, str] = {}                      # site -> refusal code, if it sent one
 

@@ -17,7 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
     "simulations": {"client", "server", "braing3n_core", "privacy"},
 }
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
-    "flwr": {"client/app.py", "server/app.py", "braing3n_core/bundle.py", "client/clientapp.py", "client/node.py"},
+    "flwr": {
+        "client/answer.py", "client/app.py", "client/clientapp.py", "client/node.py", "server/app.py", "braing3n_core/bundle.py",
+    },
     "opacus": {"privacy/opacus_bridge.py"},
     "cryptography": {"privacy/signing.py", "server/certificates.py"},
     "starlette": {"server/fleet_door.py"},

@@ -89,7 +89,7 @@ class Consortium:
     def site(self, name: str) -> Path:
         return self.place / name
 
-    def begin(self, patients: int, rounds: int, quorum: int, deadline_s: float = 200.0) -> None:
+    def begin(self, patients: int, rounds: int, quorum: int, deadline_s: float = 900.0) -> None:
         """Keys, data folders and certificates, an enrolled roster, a signed plan that every hospital approved."""
         done("braing3n-sim", "phantom", self.place / "data", "--patients", patients, "--sites", len(self.names))
         folders = sorted(path for path in (self.place / "data").iterdir() if path.is_dir())

@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
+    from client import answer as answering
     from client import clientapp
 
 CONFIG = {**PINNED, "plan": "/srv/plan.json", "out-dir": "/srv/out"}
@@ -50,7 +51,7 @@ def asked(one: Study, **changes: Any) -> Message:
 
 def answer(one: Study, message: Message, content: bytes = GOOD, **config: Any) -> dict[str, Any]:
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={**CONFIG, **config})
-    reply = clientapp.answered(one.site, message, context, content)
+    reply = answering.answered(one.site, message, context, content)
     assert isinstance(reply, Message)
     assert set(reply.content.config_records) == {"north.header"}
     assert not reply.content.array_records
