@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: env demo test test-fast lint types clean
+.PHONY: env demo test test-fast test-crash lint types clean
 
 env: .venv/.ready
 
@@ -30,7 +30,11 @@ test: lint types
 	$(BIN)/python -m pytest
 
 test-fast: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not crash"
+
+# kill -9 of every process at every instant of a round: twenty-five consortia, one after the other.
+test-crash: env
+	$(BIN)/python -m pytest -m "crash or slow" tests/end_to_end/test_crash.py
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

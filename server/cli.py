@@ -101,6 +101,27 @@ def start(
         raise typer.Exit(code)
 
 
+@app.command()
+def status(
+    folder: Folder = Path(),
+    watch: Annotated[bool, typer.Option("--watch", help="Again every five seconds, the page too.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write status.html, which reloads itself, and name it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Where every run stands: stage, round, sites, budgets, time left. Reads; changes nothing but the page."""
+    from server import status as told
+    from server.consortium import Consortium
+
+    consortium = Consortium.open(folder)
+    if watch:
+        told.watch(consortium, console.show)
+    if html:
+        console.show(str(told.write_page(consortium)))
+        return
+    found = told.status(consortium)
+    console.show(found.as_json() if as_json else "\n".join(told.in_words(found)))
+
+
 @plan.callback()
 def plans() -> None:
     """Keep sub-commands even while there is one."""

@@ -205,6 +205,7 @@ def _row(report: RoundReport, run: Coordinator) -> dict[str, object]:
         "replied": list(report.replied),
         "refused": dict(report.refused),
         "missing": list(report.missing),
+        "numbers": report.numbers,
         "epsilon": spent,
     }
 

@@ -47,6 +47,7 @@ class RoundReport:
     replied: tuple[str, ...]
     refused: Mapping[str, str]                               # site -> why
     missing: tuple[str, ...]
+    numbers: int                                             # float32, in each update: what crossed the wire, once a site
 
 
 class Coordinator:
@@ -116,7 +117,8 @@ class Coordinator:
         """Aggregate what came and go on. Raises WaitingForSites, BudgetExhausted, DataRefused or PlanRefused below quorum."""
         self.need_quorum(len(self.replies), "replied")
         number, stage = self.state.rounds + 1, self.state.stage
-        report = RoundReport(self.stage.name, number, tuple(sorted(self.replies)), dict(self.refused), self.waiting)
+        length = len(self.initial[stage])
+        report = RoundReport(self.stage.name, number, tuple(sorted(self.replies)), dict(self.refused), self.waiting, length)
         change, moments = step(self.plan.federation.optimizer, self._sum.result(), self.state.moments)
         values = self.state.values.copy()
         values[len(values) - len(change) :] += change

@@ -18,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
 }
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
     "flwr": {
-        "client/answer.py", "client/app.py", "client/clientapp.py", "client/node.py", "server/app.py", "braing3n_core/bundle.py",
+        "client/answer.py", "client/app.py", "client/clientapp.py", "client/node.py",
+        "server/app.py", "braing3n_core/bundle.py",
     },
     "opacus": {"privacy/opacus_bridge.py"},
     "cryptography": {"privacy/signing.py", "server/certificates.py"},

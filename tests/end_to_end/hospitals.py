@@ -157,15 +157,17 @@ class Consortium:
             self.running.pop(role).wait()
 
     def end(self) -> None:
-        for role in ("start", *self.names, "serve"):
-            if role in self.running:
-                self.running[role].send_signal(signal.SIGTERM if role != "start" else signal.SIGINT)
+        for role, process in self.running.items():
+            process.send_signal(signal.SIGINT if role == "start" else signal.SIGTERM)
         for process in self.running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(60)
-        for process in processes(str(self.place)):
+        for number in processes(str(self.place)):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(number, signal.SIGKILL)
+        for process in self.running.values():
+            process.wait()
+        self.running.clear()
 
 
 def processes(mark: str, *words: str) -> list[int]:
