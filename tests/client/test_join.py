@@ -1,0 +1,59 @@
+"""A node joins with its own key and its own gate, tries again with patience, and leaves no key on a disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from braing3n_core.errors import UsageError
+from braing3n_core.flower_process import environment
+from client import join as module
+from client.join import join, waits, write_gate
+from privacy.signing import SigningKey
+from tests.consortium import begun
+
+
+def test_waits_double_up_to_a_minute() -> None:
+    assert list(itertools.islice(waits(), 8)) == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_site_without_a_server_and_a_broken_pair_are_refused(tmp_path: Path) -> None:
+    one = begun(tmp_path)
+    with pytest.raises(UsageError, match="names no server"):
+        join(one.site, None, print)
+    file = one.site.folder / "site.toml"
+    file.write_text(file.read_text().replace('data = "bids"', 'data = "bids"\nserver = "localhost:1"'))
+    (one.site.folder / "keys" / "site.pem.pub").write_bytes(SigningKey.generate().public.pem)
+    with pytest.raises(UsageError, match="are not one key"):
+        join(one.site, None, print)
+
+
+def test_the_key_is_handed_over_in_memory(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+    key = SigningKey.generate()
+    with module._in_memory(key) as file:
+        first, second = (Path(f"/dev/fd/{file}").read_bytes() for _ in range(2))
+    assert first == second
+    loaded = load_ssh_private_key(first, None).public_key()
+    assert loaded == load_ssh_public_key(key.public.openssh)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_in_the_node_s_working_directory_is_refused(tmp_path: Path) -> None:
+    module._make_empty(tmp_path)
+    (tmp_path / "empty" / "client.py").touch()
+    with pytest.raises(UsageError, match="imports from its working directory"):
+        module._make_empty(tmp_path)
+
+
+def test_the_gate_comes_first_on_the_node_s_path_and_nothing_calls_home(tmp_path: Path) -> None:
+    gate = write_gate(tmp_path)
+    seen = environment(tmp_path / "flower", gate.parent)
+    assert seen["PATH"].split(os.pathsep)[0] == str(gate.parent)
+    assert (seen["FLWR_TELEMETRY_ENABLED"], seen["FLWR_DISABLE_UPDATE_CHECK"]) == ("0", "1")
+    assert " -I " in gate.read_text()
+    assert repr(str(tmp_path)) in gate.read_text().replace("'\"'\"'", "'")
