@@ -74,8 +74,9 @@ class FlowerSites:
                 if there.get(one.site, one.where) != one.where:
                     del sent[number]                         # the node that had it began anew, and the message is lost
                     left[one.site] += 1
-            for site in there.keys() & left.keys() - {one.site for one in sent.values()}:
-                if left[site]:
+            on_their_way = {one.site for one in sent.values()}
+            for site in sites:
+                if left[site] and site in there and site not in on_their_way:
                     left[site] -= 1
                     sent |= self._sent(request, site, there[site])
             yield None

@@ -55,7 +55,7 @@ cells = [{{ count = 1, conditions = {{ age = [20.0, 90.0] }} }}]
 
 
 def command(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / name, *map(str, words)], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([BIN / name, *map(str, words)], capture_output=True, text=True, timeout=800, check=False)
 
 
 def done(name: str, *words: str | Path) -> str:

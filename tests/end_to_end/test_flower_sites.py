@@ -39,6 +39,9 @@ class Grid:
     def get_nodes(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(node_id=n, public_key=key, last_activated_at=at) for n, (key, at) in self.nodes.items()]
 
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
     def push_messages(self, messages: Iterable[Any]) -> list[str]:
         numbers = []
         for message in messages:
@@ -149,3 +152,20 @@ def test_a_failed_roll_call_is_repeated_a_few_times(grid: Grid) -> None:
         next(asking)
         grid.reply(grid.sent[-1][0], 1, None)
     assert 3 <= len(grid.sent) <= 4
+
+
+def test_in_simulation_a_node_plays_the_sites_it_names_and_is_asked_once(grid: Grid) -> None:
+    simulated = FlowerSites(grid, "p" * 64)
+    asking = simulated.ready()
+    next(asking)
+    grid.reply(grid.sent[0][0], 1, {"kind": "ready", "site": "north"})
+    assert next(asking) == ("north", {"kind": "ready", "site": "north"}, None)
+    grid.reply(grid.sent[1][0], 2, {"kind": "ready", "site": "north"})
+    assert [next(asking), next(asking)] == [None, None]
+    rounds = simulated.ask(REQUEST, ["north", "south"])
+    next(rounds)
+    assert [node for _, node in grid.sent[2:]] == [1]        # south said nothing yet; who spoke first for north keeps it
+    grid.reply(grid.sent[2][0], 1, None)
+    assert next(rounds) == ("north", {"kind": "refusal", "code": "node-failed"}, None)
+    next(rounds)
+    assert len(grid.sent) == 3
