@@ -17,7 +17,7 @@ import pytest
 from privacy.ledger import Ledger
 from tests.end_to_end.hospitals import Consortium, command, consortium, processes, wait
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PATIENTS, ROUNDS = 6, 2
 
 
@@ -31,7 +31,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
             made.join(name)
         strangers(made)
         made.start()
-        assert made.ended("start", 900) == 0, made.said()
+        assert made.ended("start", 1500) == 0, made.said()
         yield made
 
 

@@ -18,9 +18,9 @@ import pytest
 from privacy.ledger import Ledger
 from tests.end_to_end.hospitals import Consortium, consortium, processes, wait
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 NAMES, ROUNDS, PATIENTS = ("north", "south"), 2, 6
-PATIENCE_S = 900.0
+PATIENCE_S = 1500.0
 
 Seen = Callable[[Consortium], bool]
 
