@@ -101,7 +101,9 @@ class Policy:
         try:
             return cls(Rules.model_validate_json(json.dumps(tomllib.loads(raw.decode()))), raw)
         except ValidationError as error:
-            fault = error.errors()[0]
+            faults = error.errors()
+            # A misspelt key is also a missing one; the spelling is what helps.
+            fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
             where = ".".join(str(part) for part in fault["loc"])
             raise PlanRefused(f"policy {where}: {fault['msg']}; correct the policy and run again") from error
         except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:

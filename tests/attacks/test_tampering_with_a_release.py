@@ -326,7 +326,7 @@ def test_a_revocation_list_that_somebody_else_wrote_is_no_list(signed: Signed, t
 
 
 def admin(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ADMIN, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([ADMIN, *map(str, words)], capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_command_says_the_step_and_ends_with_six(signed: Signed, tmp_path: Path) -> None:

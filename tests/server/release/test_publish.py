@@ -13,6 +13,7 @@ from torch import Tensor
 from braing3n_core.errors import GateBlocked, UsageError
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
+from braing3n_core.prior import load_prior
 from server.release import publish as publishing
 from server.release.cohort import draw
 from server.release.gates import budget
@@ -30,13 +31,12 @@ EXTRAS = Extras(quality=[ROW], provenance={"Command": "demo"})
 
 @pytest.fixture(scope="module")
 def quick(plan: TrainingPlan) -> TrainingPlan:
-    return plan.but(release=plan.release.model_copy(update={"steps": 1}))
+    return plan.but(release=plan.release.model_copy(update={"steps": 2}))
 
 
 @pytest.fixture(scope="module")
 def model(plan: TrainingPlan) -> Brain:
-    torch.manual_seed(0)
-    return Brain(plan.model, plan.variables)
+    return load_prior(plan)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_words_of_the_plan_are_text_and_never_markup(page: str, plan: TrainingPl
 def test_a_missing_number_is_never_nan(page: str) -> None:
     text = Addresses(page).text
     assert not re.search(r"\b(nan|NaN|inf)\b|\bNone\b(?! of)", text)
-    assert text.count("not measured") == 3
+    assert text.count("not measured") == 4
     assert number(math.nan) == number(None) == "not measured"
     assert number(math.inf) == "infinite"
 
