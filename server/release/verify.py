@@ -74,9 +74,10 @@ def verify(folder: Path, key: PublicKey, revocations: Path | None = None) -> Ver
     with _step(verdict, 3, "files") as said:
         _refuse_other_files({name: digest for name, digest in digests.items() if name != SIGNATURE}, listed)
         said.append(f"{len(listed)} files as signed, none missing, none added")
-    with _step(verdict, 4, "sums"):
+    with _step(verdict, 4, "sums") as said:
         if not _read(folder, SUMS) == sums(digests):
             raise IntegrityError(f"{SUMS} does not say what was signed; get the release again")
+        said.append(f"{SUMS} agrees")
     with _step(verdict, 5, "documents") as said:
         evidence = read_evidence(folder, digests)
         verdict.release = evidence.certificate.release
