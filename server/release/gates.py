@@ -113,7 +113,7 @@ def copies(plan: TrainingPlan, policy: Policy, votes: Votes | None, candidates: 
         "candidates": float(candidates), "rejected": float(len(rejected)), "epsilon": votes.epsilon, "vote_lost": noise,
         "innocent_rejected": innocent, "threshold": votes.threshold, "sites": float(len(votes.bits)),
     }  # fmt: skip
-    found = f"{len(rejected)} of {candidates} candidates were voted out; {innocent * candidates:.1f} are by noise alone"
+    found = f"{len(rejected)} of {candidates} candidates voted out, {innocent * candidates:.1f} are expected from noise alone"
     return Gate("copies", True, found, allowed, numbers=numbers), rejected
 
 

@@ -102,7 +102,7 @@ def test_whom_a_site_votes_against_is_rejected_and_the_noise_is_stated(voting: T
     assert gate.passed
     assert rejected == {1: "site-a and site-b voted against it", 5: "site-b voted against it"}
     assert gate.numbers["vote_lost"] == pytest.approx(1 / (1 + math.exp(2)))
-    assert gate.found.startswith("2 of 6 candidates were voted out; 1.3 are by noise alone")
+    assert gate.found.startswith("2 of 6 candidates voted out, 1.3 are expected from noise alone")
 
 
 def test_a_site_that_does_not_vote_closes_the_gate(voting: TrainingPlan) -> None:
