@@ -120,12 +120,26 @@ class Privacy(Frozen):
     """The agreed patient-level budget: add or remove one patient with all scans.
 
     `local`: every site is (epsilon, delta)-DP on its own, against everyone. `non-private`: no guarantee at all,
-    charged as infinity; refused outside rehearsals.
+    charged as infinity; refused outside rehearsals. `vote_epsilon` of the budget is kept for each round of the sites' vote
+    on copies among the candidates of a release; 0: no vote, and the certificate says so.
     """
 
     mechanism: Literal["local", "non-private"]
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)]
+    vote_epsilon: Annotated[float, Field(ge=0)] = 0.0
+    vote_rounds: Annotated[int, Field(ge=1, le=2)] = 1
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_with(self) -> Self:
+        if not self.training > 0:
+            raise ValueError(f"the vote takes all of epsilon={self.epsilon:g}; lower vote_epsilon or raise epsilon")
+        return self
+
+    @property
+    def training(self) -> float:
+        """Epsilon that the stages may spend together: the budget without what the vote is to cost."""
+        return self.epsilon - self.vote_epsilon * self.vote_rounds
 
 
 class Aggregate(Frozen):

@@ -44,7 +44,7 @@ class Settings:
         """From Flower's run configuration; `run` names the default output folder. Raises a refusal that names the key."""
         path = Path(_text(config, "plan")).expanduser()
         plan = overridden(
-            _plan(path if path.is_absolute() else INSTALLED / path),
+            read_plan(path if path.is_absolute() else INSTALLED / path),
             epsilon=_number(config, "epsilon") or None,
             rounds=int(_number(config, "rounds")) or None,
             patients=int(_number(config, "patients")) or None,
@@ -116,7 +116,7 @@ def _refuse_mixture(plan: TrainingPlan, named: list[str]) -> None:
         raise PlanRefused("this plan rehearses with phantoms and may not touch real scans; take a recipe without [rehearsal]")
 
 
-def _plan(path: Path) -> TrainingPlan:
+def read_plan(path: Path) -> TrainingPlan:
     """A plan as TOML, or the canonical JSON that a run keeps."""
     if path.suffix != ".json":
         return TrainingPlan.load(path)

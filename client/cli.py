@@ -82,6 +82,64 @@ def ledger(
     console.show(statement.as_json() if as_json else "\n".join(in_words(statement)))
 
 
+_Name = Annotated[str, typer.Option(help="This site's name in the plan.")]
+_Folder = Annotated[Path, typer.Option(help="The site's folder: it holds ledger.jsonl.")]
+_Key = Annotated[Path, typer.Option(help="The site's private key, PEM on P-256, readable by its owner alone.")]
+_Out = Annotated[Path, typer.Option(help="File to write; send it to the consortium.")]
+_Plan = Annotated[Path, typer.Option(help="The plan, as TOML or as a run's plan.json.")]
+
+
+@app.command()
+def vote(
+    candidates: Annotated[Path, typer.Argument(help="Folder of candidates from the consortium.")],
+    plan: _Plan,
+    site_name: _Name,
+    folder: _Folder,
+    bids: Annotated[Path, typer.Option(help="The site's scans.")],
+    out: _Out,
+    number: Annotated[int, typer.Option("--round", min=1, max=2)] = 1,
+) -> None:
+    """Vote against candidates that are too much like a patient: noisy bits, paid for in the ledger before a scan is read."""
+    from braing3n_core.settings import read_plan
+    from client.release import vote as cast_vote
+    from client.site import Site
+
+    cast_vote(Site(site_name, read_plan(plan), folder, bids), candidates, number, out)
+    console.show(f"voted: {out}")
+
+
+@app.command(name="sign-ledger")
+def sign_ledger(plan: _Plan, site_name: _Name, folder: _Folder, key: _Key, out: _Out) -> None:
+    """Write the whole ledger, signed, for the certificate of a release."""
+    from braing3n_core.settings import read_plan
+    from client.release import sign_ledger as signed
+    from privacy.signing import SigningKey
+
+    signed(folder, site_name, read_plan(plan).digest, SigningKey.load(key), out)
+    console.show(f"signed: {out}")
+
+
+@app.command(name="approve-release")
+def approve_release(
+    release: Annotated[Path, typer.Argument(help="The finished release.")],
+    site_name: _Name,
+    folder: _Folder,
+    key: _Key,
+    role: Annotated[str, typer.Option(help="Who looked, by role and never by name: it is published.")],
+    looked_at: Annotated[int, typer.Option(min=0, help="Images that were looked at.")],
+    rating: Annotated[str, typer.Option(help="acceptable, or why not: then nothing is signed.")],
+    out: _Out,
+    comment: Annotated[str, typer.Option(help="Published with the release.")] = "",
+) -> None:
+    """Put the site's name to a release that somebody looked at."""
+    from client.attest import Check
+    from client.release import approve_release as approve
+    from privacy.signing import SigningKey
+
+    approve(release, folder, site_name, SigningKey.load(key), Check(role, looked_at, rating, comment), out)
+    console.show(f"approved: {out}")
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-site")

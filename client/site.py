@@ -22,6 +22,7 @@ from braing3n_core.protocol import Request, at_stage, digest_of
 from braing3n_core.training import Prepared, prepare
 from client.local_round import Charged, train_round
 from client.refusal import StaleRequest, note, refuse
+from client.vote import Ballot, cast
 from privacy.accountant import calibrate
 from privacy.dp_sgd import trainable
 from privacy.egress import Cleared, Egress, Ready, Update, purpose_of
@@ -75,6 +76,15 @@ class Site:
         """This site's answer to one round: an update that was paid for, or a refusal."""
         return self._answered(lambda ledger, egress: self._round(ledger, egress, request))
 
+    def vote(self, ballot: Ballot) -> Cleared:
+        """This site's word on which candidates of a release are copies of its patients: paid-for noisy bits, or a refusal."""
+        return self._answered(lambda ledger, egress: cast(self, ledger, egress, ballot))
+
+    @property
+    def cohort(self) -> Cohort:
+        """The site's scans, read once. Never leaves the site."""
+        return self._cohort
+
     @property
     def limit(self) -> float:
         """The most epsilon this site may ever spend on this plan: the plan's or its own, whichever is less."""
@@ -92,10 +102,10 @@ class Site:
 
     @cached_property
     def _noise(self) -> dict[str, float]:
-        """Noise multiplier by stage, such that all rounds of all stages together spend the plan's epsilon."""
+        """Noise multiplier by stage, such that all rounds of all stages together spend what the plan keeps for training."""
         stages = self.plan.stages
         rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
-        multipliers = calibrate(rows, self.plan.privacy.epsilon, self.plan.privacy.delta)
+        multipliers = calibrate(rows, self.plan.privacy.training, self.plan.privacy.delta)
         return {stage.name: multiplier for stage, multiplier in zip(stages, multipliers, strict=True)}
 
     @cached_property

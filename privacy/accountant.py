@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from privacy.errors import MechanismRefused
-from privacy.events import Event, SampledGaussian
+from privacy.events import Event, RandomisedResponse, SampledGaussian
 from privacy.opacus_bridge import Segment, prv_epsilon, rdp_epsilon
 
 
@@ -17,15 +17,18 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     Guarantee: an upper bound (PRV, error 0.01 included) on epsilon for add-or-remove-one-patient neighbours, composed
     over all events. Fails closed: an event this accountant cannot bound, and any event whose noise could be replayed
     from a seed, costs infinity. No events cost 0.
+
+    Votes are pure and are added (basic composition: (a, delta) and (b, 0) give (a + b, delta)). That is nearly tight here:
+    a vote's privacy loss is +-epsilon and sits at +epsilon with probability e^epsilon / (1 + e^epsilon).
     """
     segments = _segments(events, delta)
-    return math.inf if segments is None else _prv(segments, delta)
+    return math.inf if segments is None else _prv(segments, delta) + _votes(events)
 
 
 def epsilon_upper(events: Sequence[Event], delta: float) -> float:
     """A looser bound (RDP) printed beside `epsilon`, so that a reader sees two accountants agree on the order."""
     segments = _segments(events, delta)
-    return math.inf if segments is None else rdp_epsilon(segments, delta)
+    return math.inf if segments is None else rdp_epsilon(segments, delta) + _votes(events)
 
 
 def _segments(events: Sequence[Event], delta: float) -> tuple[Segment, ...] | None:
@@ -38,9 +41,15 @@ def _segments(events: Sequence[Event], delta: float) -> tuple[Segment, ...] | No
             case SampledGaussian(replayable=False):
                 key = (event.noise_multiplier, event.sample_rate)
                 steps[key] = steps.get(key, 0) + event.steps
+            case RandomisedResponse(replayable=False):
+                pass
             case _:
                 return None
     return tuple((sigma, rate, count) for (sigma, rate), count in sorted(steps.items()))
+
+
+def _votes(events: Sequence[Event]) -> float:
+    return sum(event.epsilon for event in events if isinstance(event, RandomisedResponse))
 
 
 @lru_cache(maxsize=4096)

@@ -21,11 +21,13 @@ from typing import Final, assert_never
 import numpy as np
 
 from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
-from privacy.events import Unbounded, to_record
+from privacy.events import RandomisedResponse, Unbounded, to_record
 from privacy.ledger import Ledger, Reservation, sync_folder
 
 Header = Mapping[str, str | int | float]
 LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
+VOTE_STAGE: Final = "copies"                                 # of the event that pays for a vote
+MOST_VOTES: Final = 2                                        # rounds per plan: more would let a server ask its way to a patient
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KEY: Final = object()
@@ -102,7 +104,19 @@ class Update:
     values: np.ndarray
 
 
-Message = Ready | Refusal | Update
+@dataclass(frozen=True)
+class Vote:
+    """Which candidates of a release the site votes against, noisy: one 0 or 1 each. Paid for by `reservation`."""
+
+    site: str
+    plan: str                                                # digest
+    candidates: str                                          # digest of what was voted on
+    round: int
+    reservation: Reservation
+    bits: str
+
+
+Message = Ready | Refusal | Update | Vote
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +164,7 @@ class Egress:
 
     def send(self, message: Message, expected_size: int | None = None) -> Cleared:
         """Clear one message, or raise EgressRefused (a privacy error of the ledger passes through) and let nothing out."""
-        _require(type(message) in (Ready, Refusal, Update), "messages are Ready, Update or Refusal, nothing else")
+        _require(type(message) in (Ready, Refusal, Update, Vote), "messages are Ready, Update, Vote or Refusal, nothing else")
         _require(message.site == self._site, "a site speaks for itself only")
         _require(isinstance(message, Refusal) or self._ledger is not None, "without its ledger a site can only refuse")
         match message:
@@ -163,6 +177,8 @@ class Egress:
                 return self._cleared({**header, "exit_code": message.code.exit_code}, None, None)
             case Update():
                 return self._update(message, expected_size)
+            case Vote():
+                return self._vote(message, expected_size)
             case _:
                 assert_never(message)
 
@@ -195,6 +211,32 @@ class Egress:
             "ledger_head": ledger.head,
         }
         return self._cleared(header, values, update.reservation)
+
+    def _vote(self, vote: Vote, expected_size: int | None) -> Cleared:
+        ledger = self._ledger
+        if ledger is None:
+            raise EgressRefused("without its ledger a site can only refuse; free the ledger and ask again")
+        _require(_matches(_SHA256, vote.plan), "the plan is named by its digest")
+        _require(_matches(_SHA256, vote.candidates), "what was voted on is named by its digest")
+        _require(type(vote.round) is int and 1 <= vote.round <= MOST_VOTES, f"there are {MOST_VOTES} votes per plan")
+        _require(type(vote.bits) is str and set(vote.bits) <= {"0", "1"}, "a vote is a 0 or a 1 for each candidate")
+        _require(type(expected_size) is int and 0 < expected_size == len(vote.bits), "a vote has one bit for each candidate")
+        _require(type(vote.reservation) is Reservation, "a vote needs the reservation that paid for it")
+        _require(vote.reservation.purpose == purpose_of(vote.plan, VOTE_STAGE, vote.round), "the charge was for something else")
+        _require(isinstance(vote.reservation.event, RandomisedResponse), "the charge was not for a vote")
+        sha256 = hashlib.sha256(f"{vote.candidates}/{vote.bits}".encode()).hexdigest()
+        ledger.release(vote.reservation, sha256)
+        header: Header = {
+            "kind": "vote",
+            "site": self._site,
+            "plan": vote.plan,
+            "candidates": vote.candidates,
+            "round": vote.round,
+            "bits": vote.bits,
+            "epsilon": ledger.epsilon,
+            "ledger_head": ledger.head,
+        }
+        return self._cleared(header, None, vote.reservation)
 
     def _cleared(self, header: Header, values: np.ndarray | None, paid: Reservation | None) -> Cleared:
         line = {

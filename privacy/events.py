@@ -38,6 +38,22 @@ class SampledGaussian:
 
 
 @dataclass(frozen=True)
+class RandomisedResponse:
+    """One vector of bits of which one patient changes at most one, each bit flipped with probability 1 / (1 + e^epsilon).
+
+    Unit and neighbours as above. Pure: delta 0 (privacy/randomised_response.py).
+    """
+
+    stage: str
+    epsilon: float
+    replayable: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
+            raise MechanismRefused(f"a vote's epsilon must be a finite positive number, got {self.epsilon}")
+
+
+@dataclass(frozen=True)
 class NonPrivate:
     """Something computed on patients left without any mechanism. Costs infinity."""
 
@@ -51,7 +67,7 @@ class Unbounded:
     description: str
 
 
-Event = SampledGaussian | NonPrivate | Unbounded
+Event = SampledGaussian | RandomisedResponse | NonPrivate | Unbounded
 
 
 def to_record(event: Event) -> dict[str, object]:
@@ -66,6 +82,8 @@ def from_record(record: Mapping[str, object]) -> Event:
         match record.get("kind"):
             case "SampledGaussian":
                 return SampledGaussian(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
+            case "RandomisedResponse":
+                return RandomisedResponse(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
             case "NonPrivate":
                 return NonPrivate(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
             case "Unbounded":

@@ -22,7 +22,7 @@ from privacy.events import Event, from_record, to_record
 
 Body = Mapping[str, object]
 _VERSION: Final = 1
-_START: Final = hashlib.sha256(b"braing3n ledger").hexdigest()
+START: Final = hashlib.sha256(b"braing3n ledger").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_chain(raw: bytes) -> tuple[list[tuple[Body, str]], bytes]:
     if remnant and _parsed(remnant) is not None:             # all but the line's end reached the disk: it was spent
         lines, remnant = [*lines, remnant], b""
     records: list[tuple[Body, str]] = []
-    head = _START
+    head = START
     for number, line in enumerate(lines, start=1):
         body = _parsed(line)
         head = chained(head, body) if body is not None else head
@@ -84,7 +84,7 @@ class Book:
     @property
     def head(self) -> str:
         """Digest of the last record, hex."""
-        return self.heads[-1] if self.heads else _START
+        return self.heads[-1] if self.heads else START
 
     @property
     def events(self) -> tuple[Event, ...]:

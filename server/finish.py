@@ -14,8 +14,9 @@ from braing3n_core.plan import TrainingPlan
 from privacy.accountant import calibrate
 from privacy.events import Event, NonPrivate, SampledGaussian
 from server.conduct import Say
+from server.release.edition import Edition
 from server.release.inputs import SitePrivacy, site_privacy
-from server.release.publish import publish
+from server.release.publish import Extras, Reported, publish
 
 Row = Mapping[str, object]
 
@@ -26,7 +27,8 @@ def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float]
     privacy = [_stated(plan, site, epsilon, rounds) for site, epsilon in sorted(spent.items())]
     say(f"generating {sum(cell.count for cell in plan.release.cells)} synthetic volumes and two sweeps")
     with heartbeat(say, "making the release"):
-        folder = publish(plan, model, out, privacy=privacy, rounds=rounds, provenance=provenance(), replace=True)
+        extras = Extras(rounds=rounds, provenance=provenance())
+        folder = publish(plan, model, out, Reported(privacy), Edition.today(plan.study), extras=extras, replace=True)
     say(f"release: {folder}")
 
 
@@ -62,7 +64,7 @@ def _seen(plan: TrainingPlan, site: str, rounds: list[Row]) -> list[Event]:
     if plan.privacy.mechanism == "non-private":
         return [NonPrivate(stage.name) for stage in stages if stage.name in replied]
     rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
-    noise = calibrate(rows, plan.privacy.epsilon, plan.privacy.delta)
+    noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
     return [
         SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps * replied.count(stage.name))
         for stage, sigma in zip(stages, noise, strict=True)

@@ -12,7 +12,8 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.accountant import calibrate, epsilon
-from privacy.events import SampledGaussian
+from privacy.egress import VOTE_STAGE
+from privacy.events import Event, RandomisedResponse, SampledGaussian
 
 QUIET = 0.3                                                  # noise over clip that training still learns under
 
@@ -65,8 +66,8 @@ def checked(file: Path) -> PlanCheck:
     plan = TrainingPlan.load(file)
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
     rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in plan.stages]
-    noise = calibrate(rows, plan.privacy.epsilon, plan.privacy.delta)
-    stages, events = [], []
+    noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
+    stages, events = [], list[Event](votes(plan))
     for stage, weights, sigma in zip(plan.stages, sizes, noise, strict=True):
         steps = stage.rounds * stage.local_steps
         events.append(SampledGaussian(stage.name, sigma, stage.sample_rate, steps))
@@ -75,6 +76,12 @@ def checked(file: Path) -> PlanCheck:
     privacy = plan.privacy
     spent = epsilon(events, privacy.delta)
     return PlanCheck(plan.study, plan.digest, privacy.mechanism, spent, privacy.epsilon, privacy.delta, tuple(stages))
+
+
+def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
+    """What the sites' vote on a release's candidates will cost."""
+    paid = plan.privacy.vote_epsilon
+    return [RandomisedResponse(VOTE_STAGE, paid)] * plan.privacy.vote_rounds if paid else []
 
 
 def in_words(check: PlanCheck) -> Iterator[str]:

@@ -16,13 +16,13 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.settings import Settings
 from braing3n_core.state import load
-from privacy.ledger import Ledger
 from server.conduct import claim
 from server.finish import provenance, read_rounds
-from server.release.inputs import SitePrivacy, site_privacy
-from server.release.publish import publish
+from server.release.edition import Edition
+from server.release.publish import Extras, publish
 from simulations import flower, quality
 from simulations.federation import federate, without_privacy
+from simulations.phantom_consortium import PhantomConsortium
 from simulations.summary import written
 
 
@@ -43,14 +43,18 @@ def rehearse(settings: Settings, say: Say) -> int:
     with heartbeat(say, "measuring quality"):
         held_out = [patient for cohort in cohorts.values() for patient in cohort.held_out]
         rows, (requested, measured) = quality.panel(plan, arms, held_out, _progress(say))
-    privacy = [_privacy(settings, site.name) for site in plan.sites]
+    consortium = PhantomConsortium(settings, cohorts, say)
+    extras = Extras(
+        quality=rows, rounds=read_rounds(out), provenance=provenance(), control=(requested.tolist(), measured.tolist()),
+        ranges={"ventricles": quality.CONTROL_ML},
+    )
     with heartbeat(say, "making the release"):
-        release = publish(
-            plan, arms["private"], out, quality=rows, privacy=privacy, rounds=read_rounds(out), provenance=provenance(),
-            control=(requested.tolist(), measured.tolist()), ranges={"ventricles": quality.CONTROL_ML}, replace=True,
-        )  # fmt: skip
+        edition = Edition.today(plan.study)
+        release = publish(plan, arms["private"], out, consortium, edition, extras=extras, replace=True)
+        if plan.privacy.mechanism == "local":
+            consortium.sign(release)
     seconds = {"federation": trained - started, "comparison and quality": time.monotonic() - trained}
-    write_atomically(out / "summary.json", written(plan, release, privacy, rows, seconds))
+    write_atomically(out / "summary.json", written(plan, release, consortium.privacy(), rows, seconds))
     return OK
 
 
@@ -76,13 +80,6 @@ def _trained(plan: TrainingPlan, path: Path) -> Brain:
         raise IntegrityError(f"{path.name} was not trained by this plan; run again in another output folder")
     model.load_state_dict(tensors)
     return model
-
-
-def _privacy(settings: Settings, site: str) -> SitePrivacy:
-    """What the site's own ledger says was spent, over everything that ever used these patients."""
-    agreed, delta = settings.plan.privacy.epsilon, settings.plan.privacy.delta
-    with Ledger(settings.folder(site) / "ledger.jsonl", delta) as ledger:
-        return site_privacy(site, ledger.events, agreed, delta)
 
 
 def _progress(say: Say) -> quality.Progress:

@@ -11,6 +11,8 @@ from typing import Any
 
 from braing3n_core.plan import TrainingPlan
 from server.release.inputs import Quality, SitePrivacy
+from server.release.publish import REPORT
+from simulations.phantom_consortium import PUBLIC_KEY
 
 _HEADLINES = 3                                               # quality numbers that are printed; the report has them all
 
@@ -23,7 +25,8 @@ def written(
         "study": plan.study,
         "plan": plan.digest,
         "release": str(release),
-        "report": str(release / "report.html"),
+        "report": str(release / REPORT),
+        "key": str(key) if (key := release.parent / PUBLIC_KEY).exists() else None,
         "privacy": [
             {
                 "site": row.site, "epsilon": _json(row.epsilon), "agreed": _json(row.agreed), "delta": row.delta,
@@ -39,7 +42,10 @@ def written(
 
 def told(summary: Mapping[str, Any]) -> list[str]:
     """The same for a person: where things are, what was spent, three numbers on quality."""
-    lines = [f"release   {summary['release']}", f"report    {summary['report']}", "", "privacy spent, per patient"]
+    lines = [f"release   {summary['release']}", f"report    {summary['report']}"]
+    if summary["key"]:
+        lines += [f"verify    braing3n-admin verify {summary['release']} --key {summary['key']}"]
+    lines += ["", "privacy spent, per patient"]
     for row in summary["privacy"]:
         spent = f"epsilon {_short(row['epsilon'])} of {_short(row['agreed'])} agreed, delta {row['delta']:g}"
         lines.append(f"  {row['site']:<12} {spent}")

@@ -54,6 +54,9 @@ def test_the_wheel_s_top_level_is_exactly_the_five_packages(wheel: list[str]) ->
         "braing3n_core/weights/tiny.safetensors",
         "braing3n_core/weights/tiny.json",
         "server/release/report.html.j2",
+        "server/release/certificate.html.j2",
+        "server/release/policy.toml",
+        "server/release/likeness_reference.json",
         "privacy/py.typed",
     ],
 )

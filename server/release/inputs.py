@@ -13,7 +13,10 @@ from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
 from privacy.accountant import epsilon, epsilon_upper
 from privacy.events import Event, SampledGaussian
+from server.release.anatomy import Findings
 from server.release.cohort import Person
+from server.release.edition import Edition
+from server.release.gates import Gate
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class SitePrivacy:
     delta: float
     epsilon_rdp: float                                       # a second accountant's looser bound
     stages: tuple[StagePrivacy, ...]
+    events: tuple[Event, ...] = ()                           # that the numbers were computed from
 
     def __post_init__(self) -> None:
         for name, value in (("epsilon", self.epsilon), ("agreed epsilon", self.agreed), ("RDP bound", self.epsilon_rdp)):
@@ -68,7 +72,7 @@ def site_privacy(site: str, events: Sequence[Event], agreed: float, delta: float
             key = (event.stage, event.noise_multiplier, event.sample_rate)
             steps[key] = steps.get(key, 0) + event.steps
     stages = tuple(StagePrivacy(stage, sigma, rate, count) for (stage, sigma, rate), count in steps.items())
-    return SitePrivacy(site, epsilon(events, delta), agreed, delta, epsilon_upper(events, delta), stages)
+    return SitePrivacy(site, epsilon(events, delta), agreed, delta, epsilon_upper(events, delta), stages, tuple(events))
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,9 @@ class ReleaseInputs:
     privacy: Sequence[SitePrivacy] = ()
     rounds: Sequence[Mapping[str, object]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    gates: Sequence[Gate] = ()
+    findings: Sequence[Findings] = ()                        # one per person
+    edition: Edition | None = None
 
 
 def finite(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The two charts of a report, as PNG for a light and for a dark page. Figures are objects; matplotlib keeps no state."""
+"""The charts of a report, as PNG for a light and for a dark page. Figures are objects; matplotlib keeps no state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from braing3n_core.errors import DataRefused
 from braing3n_core.metrics import correlation
+from server.release.calibrate import BINS, Reference
 from server.release.inputs import Control, SitePrivacy
 
 _MARKERS = "osD^vPX"
@@ -83,6 +85,26 @@ def control_png(control: Control, ink: Ink) -> bytes | None:
                   (0, 1), xycoords="axes fraction", xytext=(10, -10), textcoords="offset points", va="top",
                   color=ink.text, fontsize=11, fontweight="bold")
     return _png(figure)
+
+
+def copies_png(reference: Reference, ink: Ink) -> bytes:
+    """How alike public people are, and copies planted among them, beside the threshold."""
+    figure, axes = _blank(ink, 6.4, 3.4)
+    middle = [(low + high) / 2 for low, high in pairwise(BINS)]
+    for i, (label, counts) in enumerate({"two different people": reference.pairs, **_named(reference)}.items()):
+        share = [count / max(1, sum(counts)) for count in counts]
+        axes.step(middle, share, where="mid", color=ink.lines[i], lw=2 if i else 2.8, label=label)
+        axes.fill_between(middle, share, step="mid", color=ink.lines[i], alpha=0.12)
+    axes.axvline(reference.threshold, color=ink.text, lw=1.2, ls=(0, (5, 4)))
+    axes.annotate("threshold", (reference.threshold, 1), xycoords=("data", "axes fraction"), xytext=(-4, -4),
+                  textcoords="offset points", ha="right", va="top", color=ink.text, fontsize=9)
+    axes.set(xlabel="similarity", ylabel="part of the pairs", xlim=(BINS[0], BINS[-1]), ylim=(0, None))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=ink.text)
+    return _png(figure)
+
+
+def _named(reference: Reference) -> dict[str, tuple[int, ...]]:
+    return {f"a copy, {kind}": reference.copies[kind] for kind in ("noisy", "deformed") if kind in reference.copies}
 
 
 def control_r(control: Control) -> float | None:

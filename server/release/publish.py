@@ -1,116 +1,205 @@
-"""From a trained generator to a release folder: draw the cohort, generate, sweep, measure, write; refuse what was overspent."""
+"""From a trained generator to a release folder: draw candidates, generate, gate, sweep, measure, certify, write.
+
+Nothing publishable is written before every gate is open.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from braing3n_core.data.template import template
-from braing3n_core.errors import GateBlocked
+from braing3n_core.errors import WaitingForSites
 from braing3n_core.generate import generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measure
 from braing3n_core.plan import Categorical, Continuous, TrainingPlan
-from server.release.cohort import Person, draw
+from server.release import gates
+from server.release.accounts import Sealed, account
+from server.release.anatomy import Findings, examine
+from server.release.candidates import Candidate, candidates, chosen
+from server.release.certificate import FILE, PAGE, certificate, page
+from server.release.certificate_words import Known
+from server.release.cohort import Person
 from server.release.dataset import refuse_to_overwrite, write_dataset
+from server.release.edition import Edition
+from server.release.evidence import GATES_FILE, POLICY_FILE
+from server.release.gates import Gate, Votes
 from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, Sweep
 from server.release.mosaic import hero_png
-from server.release.report import describe, render
+from server.release.numbers import metrics_json
+from server.release.policy import Policy
+from server.release.report import describe, number, render
+from server.release.tables import BidsType, as_json
 
 Progress = Callable[[str, int, int], None]                   # what, done, total
 RELEASE = "release"                                          # the folder's name inside a run
+REPORT = "docs/report.html"
 PICTURE = "cohort.png"                                       # beside it: the first people of the cohort at a glance
 SWEPT = ("age", "ventricles")
 _STEPS = 7                                                   # pictures of one sweep
 _VENTRICLES = "ventricles"
 
 
+class Consortium(Protocol):
+    """What the sites can be asked for once there are candidates."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether the sites can be asked to vote."""
+
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
+        """Each site's noisy bits on the candidates (c, 1, D, H, W). Charged by the sites."""
+
+    def privacy(self) -> Sequence[SitePrivacy]:
+        """What every site's patients spent, the vote included."""
+
+    def ledgers(self) -> Mapping[str, Sealed]:
+        """The ledgers of the sites that sign them."""
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Sites that said what they spent and can be asked nothing more."""
+
+    rows: Sequence[SitePrivacy] = ()
+    votes: bool = False
+
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
+        """Nobody can be asked."""
+        raise WaitingForSites("these sites cannot be asked to vote; ask them by way of their own commands")
+
+    def privacy(self) -> Sequence[SitePrivacy]:
+        """As reported."""
+        return self.rows
+
+    def ledgers(self) -> Mapping[str, Sealed]:
+        """Nobody signs."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows beside the release, measured by others. `control` is (requested, measured) ventricles, ml."""
+
+    quality: Sequence[Quality] = ()
+    rounds: Sequence[Mapping[str, object]] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    control: tuple[Sequence[float], Sequence[float]] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # how far a sweep goes; else as the cells ask
+
+
 def publish(
     plan: TrainingPlan,
     model: Brain,
     out: Path,
+    consortium: Consortium,
+    edition: Edition,
     *,
-    quality: Sequence[Quality] = (),
-    privacy: Sequence[SitePrivacy] = (),
-    rounds: Sequence[Mapping[str, object]] = (),
-    provenance: Mapping[str, str] | None = None,
-    control: tuple[Sequence[float], Sequence[float]] | None = None,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    policy: Policy | None = None,
+    extras: Extras | None = None,
+    kind: BidsType = "derivative",
     replace: bool = False,
     progress: Progress | None = None,
+    made: Tensor | None = None,
 ) -> Path:
-    """Make `out`/release and return it; the plan, the model and the arguments decide everything in it.
+    """Make `out`/release and return it; the plan, the model, the sites' answers and the arguments decide everything in it.
 
-    A picture of the first people, cohort.png, is put beside it.
-
-    `control` is (requested, measured) ventricles in ml; without it, those of the cohort are taken. `ranges` says how far
-    a sweep goes; without it, as far as the plan's cells ask. Raises GateBlocked if a site spent more than was agreed or
-    nobody said what was spent, and UsageError if there is a release already and `replace` is not asked for.
+    A picture of the first people, cohort.png, is put beside it. Raises GateBlocked if a gate stays closed, naming it, and
+    UsageError if there is a release already and `replace` is not asked for; nothing is written then. `made` are the candidates'
+    volumes (c, 1, D, H, W), if they exist already (server.release.stages).
     """
-    refuse_overspent(plan, privacy)
-    folder = out / RELEASE
+    policy, extras, folder = policy or Policy.load(), extras or Extras(), out / RELEASE
+    gates.refuse_closed([gates.budget(plan, consortium.privacy())])
     refuse_to_overwrite(folder, replace)
     maker = _Maker(plan, model.eval(), progress)
-    people = draw(plan.release, plan.variables)
-    volumes = maker.volumes("generating", [person.conditions for person in people])
+    # 1. Candidates, and which of them the gates leave.
+    voted = is_voted_on(plan) and consortium.votes
+    pool = candidates(plan.release, plan.variables, policy.rules.copies, voted)
+    if made is None:
+        made = maker.volumes("generating", [one.person.conditions for one in pool])
+    sieve = _sieved(plan, policy, consortium if voted else None, pool, made)
+    people, volumes = [one.person for one in sieve.people], made[[one.index for one in sieve.people]]
+    # 2. What is measured on them.
     measured = maker.ventricles(volumes)
-    sweeps = {name: maker.sweep(name, (ranges or {}).get(name)) for name in SWEPT}
-    page = render(
-        ReleaseInputs(
-            plan=plan,
-            people=people,
-            volumes=volumes,
-            age_sweep=sweeps["age"],
-            ventricle_sweep=sweeps[_VENTRICLES],
-            control=_control(people, measured, control),
-            panel=quality,
-            privacy=privacy,
-            rounds=rounds,
-            provenance=provenance or {},
-        )
-    )
-    documents = {"report.html": page.encode(), "privacy.json": privacy_json(plan, privacy)}
+    control = _control(people, measured, extras.control)
+    privacy = consortium.privacy()
+    rules, pairs = policy.rules, (control.requested, control.measured) if control else ((), ())
+    verdicts = [
+        gates.budget(plan, privacy), *sieve.gates, gates.diversity(rules.diversity, volumes, plan.model),
+        gates.condition(rules.condition, *pairs),
+    ]  # fmt: skip
+    gates.refuse_closed(verdicts)
+    inputs = ReleaseInputs(
+        plan=plan, people=people, volumes=volumes, age_sweep=maker.sweep("age", extras.ranges.get("age")),
+        ventricle_sweep=maker.sweep(_VENTRICLES, extras.ranges.get(_VENTRICLES)), control=control, panel=extras.quality,
+        privacy=privacy, rounds=extras.rounds, provenance=extras.provenance, gates=verdicts, edition=edition,
+        findings=sieve.findings,
+    )  # fmt: skip
+    # 3. What is said about them, and the folder.
+    documents = _documents(inputs, policy, consortium.ledgers(), edition)
     hero_png(volumes, out / PICTURE, plan.model)
     return write_dataset(
-        folder, plan, people, volumes, measured={_VENTRICLES: measured}, documents=documents, replace=replace
-    )
+        folder, plan, edition, people, volumes, indices=[one.index for one in sieve.people], kind=kind,
+        measured={_VENTRICLES: measured}, documents=documents, replace=replace,
+    )  # fmt: skip
 
 
-def refuse_overspent(plan: TrainingPlan, privacy: Sequence[SitePrivacy]) -> None:
-    """Raise GateBlocked unless every reporting site stayed within what was agreed, and at least one reported.
-
-    A plan without privacy is a rehearsal by construction, and its report says that nothing is promised.
-    """
-    if plan.privacy.mechanism == "non-private":
-        return
-    if not privacy:
-        raise GateBlocked("no site said what it spent, so nothing may be promised or released; give the sites' ledgers")
-    for row in privacy:
-        if not row.epsilon <= row.agreed:
-            raise GateBlocked(
-                f"{row.site} spent epsilon {row.epsilon:.3g} of {row.agreed:.3g} agreed; nothing was released, "
-                "ask its data steward"
-            )
+def is_voted_on(plan: TrainingPlan) -> bool:
+    """Whether the plan keeps budget for a vote and has anything to protect."""
+    return plan.privacy.vote_epsilon > 0 and plan.privacy.mechanism == "local"
 
 
-def privacy_json(plan: TrainingPlan, privacy: Sequence[SitePrivacy]) -> bytes:
-    """The privacy table for programs. Infinity, which JSON does not know, is written as "infinite"."""
-    table = {
-        "study": plan.study,
-        "plan": plan.digest,
-        "mechanism": plan.privacy.mechanism,
-        "unit": "one patient with all scans",
-        "neighbours": "add or remove one patient",
-        "accountant": "PRV over all events of a site's ledger; epsilon_rdp is a looser bound",
-        "sites": [_in_json(asdict(row)) for row in sorted(privacy, key=lambda row: row.site)],
-    }
-    return (json.dumps(table, indent=2, allow_nan=False) + "\n").encode()
+@dataclass(frozen=True)
+class _Sieve:
+    people: list[Candidate]
+    gates: list[Gate]                                        # copies, anatomy
+    findings: list[Findings]                                 # of the people
+
+
+def _sieved(
+    plan: TrainingPlan, policy: Policy, voters: Consortium | None, pool: Sequence[Candidate], made: Tensor
+) -> _Sieve:
+    """Anatomy first, because it is free; then the vote, on all candidates, so that its answer does not depend on the first."""
+    found = [examine(volume, plan.model) for volume in made]
+    plausible, broken = gates.anatomy(policy.rules.anatomy, found)
+    gates.refuse_closed([plausible])
+    votes = voters.vote(made, policy.rules.copies.threshold) if voters else None
+    copies, voted_out = gates.copies(plan, policy, votes, len(pool))
+    gates.refuse_closed([copies])
+    people = chosen(plan.release, pool, {**broken, **voted_out})
+    return _Sieve(people, [copies, plausible], [found[one.index] for one in people])
+
+
+def _documents(
+    inputs: ReleaseInputs, policy: Policy, seals: Mapping[str, Sealed], edition: Edition
+) -> dict[str, bytes]:
+    """docs/: what was decided and by which rules, what is promised, and all of it for people."""
+    plan, spent = inputs.plan, {row.site: row for row in inputs.privacy}
+    accounts = [
+        account(plan, site.name, spent[site.name].events if site.name in spent else (),
+                spent[site.name].epsilon if site.name in spent else 0.0, seals.get(site.name))
+        for site in plan.sites
+    ]  # fmt: skip
+    quality = [f"{row.name}: {number(row.private, row.unit)} ({row.baseline_name}: {number(row.baseline, row.unit)})"
+               for row in inputs.panel]  # fmt: skip
+    known = Known(plan, edition, len(inputs.people), policy.digest, accounts, inputs.gates, quality)
+    stated = certificate(known)
+    return {
+        POLICY_FILE: policy.raw,
+        GATES_FILE: as_json({"verdict": gates.verdict(inputs.gates), "policy": policy.digest,
+                             "gates": [gate.as_json() for gate in inputs.gates]}),
+        FILE: stated.as_json(),
+        PAGE: page(stated).encode(),
+        "docs/metrics.json": metrics_json(inputs),
+        REPORT: render(inputs).encode(),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,15 +262,3 @@ def _control(
         given = [float(a) for a, _ in pairs if a is not None], [b for a, b in pairs if a is not None]
     known = [(float(a), float(b)) for a, b in zip(*given, strict=True) if math.isfinite(a) and math.isfinite(b)]
     return Control(_VENTRICLES, "ml", tuple(a for a, _ in known), tuple(b for _, b in known)) if known else None
-
-
-def _in_json(value: object) -> object:
-    match value:
-        case dict():
-            return {key: _in_json(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_in_json(inner) for inner in value]
-        case float() if math.isinf(value):
-            return "infinite"
-        case _:
-            return value

@@ -17,6 +17,11 @@ from markupsafe import Markup
 from braing3n_core.data.template import SPACE
 from braing3n_core.models.brain import Condition
 from braing3n_core.plan import Continuous, TrainingPlan
+from server.release.calibrate import shipped
+from server.release.certificate_words import FALSE_ALARMS
+from server.release.certificate_words import meaning as allowed
+from server.release.charts import bars, strips
+from server.release.gates import verdict as gate_verdict
 from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, StagePrivacy, Sweep, finite, site_privacy
 from server.release.mosaic import (
     CONVENTION,
@@ -33,15 +38,15 @@ from server.release.mosaic import (
     sheet,
     three_planes,
 )
-from server.release.plots import DARK, LIGHT, Ink, budget_png, control_png, control_r
+from server.release.numbers import subgroups
+from server.release.plots import DARK, LIGHT, Ink, budget_png, control_png, control_r, copies_png
 
 __all__ = ["Control", "Quality", "ReleaseInputs", "SitePrivacy", "StagePrivacy", "Sweep", "render", "site_privacy"]
 
 MOSAIC = 24                                                  # volumes shown
-SCROLLED = 6                                                 # volumes one can scroll through
-LARGEST_BYTES = 8_000_000                                    # a report must travel by mail
-_STRIP_ZOOM, _SWEEP_ZOOM, _SHEET_ZOOM = 5, 5, 3              # pixels per voxel
-_FALSE_ALARMS = 0.01                                         # false-positive rate of the adversary in the plain-words bound
+SCROLLED = 24                                                # volumes one can scroll through
+LARGEST_BYTES = 15_000_000                                   # a report must travel by mail
+_STRIP_ZOOM, _SWEEP_ZOOM, _SHEET_ZOOM = 4, 4, 2              # pixels per voxel
 _TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
@@ -105,6 +110,14 @@ def render(inputs: ReleaseInputs) -> str:
         meaning=meaning(max(inputs.privacy, key=lambda row: row.epsilon)) if inputs.privacy else None,
         patients={site.name: site.patients for site in plan.sites},
         provenance=dict(inputs.provenance),
+        edition=inputs.edition,
+        gates=inputs.gates,
+        verdict=gate_verdict(inputs.gates) if inputs.gates else None,
+        copies=_chart(lambda ink: copies_png(shipped(), ink), "Similarity of public people and of planted copies"),
+        reference=shipped(),
+        strips=strips(inputs.findings[:SCROLLED]),
+        ledgers=bars(inputs.privacy),
+        groups=subgroups(inputs),
         units={name: v.unit for name, v in variables.items() if isinstance(v, Continuous)},
         script_hash=_script_hash(),
     )
@@ -160,20 +173,15 @@ def verdict(row: Quality) -> str:
 
 
 def meaning(row: SitePrivacy) -> dict[str, str] | None:
-    """What (epsilon, delta) promises against an adversary who knows everything else; None without a guarantee.
-
-    Posterior from 50 %: e^eps / (1 + e^eps). True positives at rate f of false ones: at most min(e^eps f + delta,
-    1 - e^-eps (1 - delta - f)) (Kairouz, Oh, Viswanath, ICML 2015).
-    """
+    """What (epsilon, delta) promises against an adversary who knows everything else, in words; None without a guarantee."""
     if not math.isfinite(row.epsilon):
         return None
-    factor = math.exp(min(row.epsilon, 700.0))
-    caught = min(factor * _FALSE_ALARMS + row.delta, 1 - (1 - row.delta - _FALSE_ALARMS) / factor, 1.0)
+    posterior, caught = allowed(row.epsilon, row.delta)
     return {
         "site": row.site,
         "epsilon": number(row.epsilon),
-        "posterior": _percent(factor / (1 + factor)),
-        "false": _percent(_FALSE_ALARMS),
+        "posterior": _percent(posterior),
+        "false": _percent(FALSE_ALARMS),
         "caught": _percent(caught),
     }
 

@@ -64,12 +64,22 @@ def test_a_recipe_ends_with_a_release_and_says_where_it_is(smoke: tuple[Path, su
     out, done = smoke
     assert done.returncode == 0, done.stderr
     assert str(out / "release") in done.stdout
-    assert (out / "release" / "report.html").exists()
+    assert (out / "release" / "docs" / "report.html").exists()
     assert len(list((out / "release").glob("sub-*/anat/*.nii.gz"))) == 4
     assert json.loads((out / "run.json").read_text())["exit_code"] == 0
     assert json.loads((out / "plan.json").read_text()) == json.loads(PLAN.canonical())
     for line in ("artefacts: ", "site-a is ready", "generator: round 2 of 2, 2 of 2 sites replied", "release: "):
         assert line in done.stderr
+
+
+def test_the_release_is_signed_and_a_stranger_can_check_it(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = smoke
+    words = [BIN / "braing3n-admin", "verify", out / "release", "--key", out / "release.pub"]
+    checked = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=300, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "2 of 2 sites" in checked.stdout
+    for name in ("model.sig", "croissant.json", "SHA256SUMS", "attestations.intoto.jsonl"):
+        assert (out / "release" / name).exists()
 
 
 def test_the_epsilon_that_is_printed_is_the_one_in_the_ledgers(smoke: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -78,7 +88,7 @@ def test_the_epsilon_that_is_printed_is_the_one_in_the_ledgers(smoke: tuple[Path
     for row in summary["privacy"]:
         with Ledger(out / "sites" / row["site"] / "ledger.jsonl", PLAN.privacy.delta) as ledger:
             assert row["epsilon"] == ledger.epsilon
-            assert len(ledger.events) == sum(stage.rounds for stage in PLAN.stages)
+            assert len(ledger.events) == sum(stage.rounds for stage in PLAN.stages) + PLAN.privacy.vote_rounds
         assert 0 < row["epsilon"] <= PLAN.privacy.epsilon
         assert f"{row['site']:<12} epsilon {row['epsilon']:.3g} of 8 agreed" in done.stdout
     assert [row["site"] for row in summary["privacy"]] == SITES
@@ -156,7 +166,7 @@ def test_a_node_that_is_killed_mid_round_does_not_stop_the_others(tmp_path: Path
 
     assert flower.run(Settings(plan, out).config(), out, len(SITES), say) == 0, said
     assert killed
-    assert (out / "release" / "report.html").exists()
+    assert (out / "release" / "docs" / "report.html").exists()
 
 
 def test_plain_flwr_run_makes_the_same_release(tmp_path: Path) -> None:
@@ -177,7 +187,7 @@ def test_plain_flwr_run_makes_the_same_release(tmp_path: Path) -> None:
     assert f"artefacts: {tmp_path / 'out'}" in done.stdout
     assert "No additional application dependencies needed installation" in done.stdout
     assert json.loads((tmp_path / "out" / "run.json").read_text())["exit_code"] == 0
-    assert (tmp_path / "out" / "release" / "report.html").exists()
+    assert (tmp_path / "out" / "release" / "docs" / "report.html").exists()
 
 
 def command(process: int) -> bytes:

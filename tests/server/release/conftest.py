@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from torch import Tensor
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital, TrainingPlan
+from braing3n_core.prior import load_prior
+from privacy.signing import SigningKey
+from server.release.publish import publish
+from server.release.seal import seal
+from tests.server.release.hospitals import EDITION, Hospitals
 
 TOML = """
 study = "demo"
@@ -67,3 +73,34 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
 @pytest.fixture(scope="session")
 def volumes() -> Tensor:
     return torch.stack([volume for volume, _ in phantoms(PRESETS["tiny"], 6, 3, Hospital(name="x"))])
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signed release with everything that made it; tests copy the folder before they touch it."""
+
+    release: Path
+    plan: TrainingPlan
+    hospitals: Hospitals
+    key: SigningKey
+
+    @property
+    def public(self) -> Path:
+        return self.release.parent / "release.pub"
+
+
+@pytest.fixture(scope="session")
+def voting(plan: TrainingPlan) -> TrainingPlan:
+    """The plan with a vote, and sampling cut short."""
+    privacy = plan.privacy.model_copy(update={"vote_epsilon": 2.0})
+    return plan.but(privacy=privacy, release=plan.release.model_copy(update={"steps": 2}))
+
+
+@pytest.fixture(scope="session")
+def signed(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    out = tmp_path_factory.mktemp("signed")
+    hospitals, key = Hospitals(out, voting), SigningKey.generate()
+    release = publish(voting, load_prior(voting), out, hospitals, EDITION)
+    seal(release, key, hospitals.approvals(release))
+    (out / "release.pub").write_bytes(key.public.pem)
+    return Signed(release, voting, hospitals, key)

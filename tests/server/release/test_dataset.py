@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import math
 import shutil
@@ -20,8 +21,9 @@ from braing3n_core.plan import TrainingPlan
 from server.release import dataset
 from server.release.cohort import Person, draw
 from server.release.dataset import image_path, write_dataset
+from tests.server.release.hospitals import EDITION
 
-DOCUMENTS = {"report.html": b"<!doctype html>\n", "privacy.json": b"{}\n"}
+DOCUMENTS = {"docs/report.html": b"<!doctype html>\n", "docs/metrics.json": b"{}\n"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def people(plan: TrainingPlan) -> list[Person]:
 def release(plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "release"
     measured = {"ventricles": [30.0 + i for i in range(len(people))]}
-    return write_dataset(out, plan, people, volumes, measured=measured, documents=DOCUMENTS)
+    return write_dataset(out, plan, EDITION, people, volumes, measured=measured, documents=DOCUMENTS)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -54,7 +56,8 @@ def test_the_sums_verify_with_coreutils_and_name_every_file(release: Path, tmp_p
 def test_the_same_inputs_never_give_other_bytes(
     plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
 ) -> None:
-    trees = [tree(write_dataset(tmp_path / name, plan, people, volumes, documents=DOCUMENTS)) for name in ("one", "two")]
+    made = [write_dataset(tmp_path / name, plan, EDITION, people, volumes, documents=DOCUMENTS) for name in ("one", "two")]
+    trees = [tree(folder) for folder in made]
     assert trees[0] == trees[1]
 
 
@@ -107,7 +110,7 @@ def test_participants_hold_requests_with_units_and_no_age_above_89(release: Path
 def test_what_could_not_be_measured_is_never_nan(
     plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
 ) -> None:
-    out = write_dataset(tmp_path / "r", plan, people, volumes, measured={"ventricles": [math.nan] * len(people)})
+    out = write_dataset(tmp_path / "r", plan, EDITION, people, volumes, measured={"ventricles": [math.nan] * len(people)})
     table = (out / "participants.tsv").read_text()
     assert "nan" not in table
     assert table.splitlines()[1].endswith("\tn/a")
@@ -119,14 +122,15 @@ def test_the_description_is_a_derivative_with_its_maker(release: Path) -> None:
     assert about["GeneratedBy"][0]["Name"] == "braing3n"
     assert about["License"] == "CC0-1.0"
     assert [source["URL"] for source in about["SourceDatasets"]] == ["urn:braing3n:demo:site-a", "urn:braing3n:demo:site-b"]
-    assert (release / ".bidsignore").read_text().split() == ["SHA256SUMS", "plan.json", "privacy.json", "report.html"]
+    ignored = ["SHA256SUMS", "attestations.intoto.jsonl", "croissant.json", "model.sig"]
+    assert (release / ".bidsignore").read_text().split() == ignored
 
 
 def test_real_patients_images_are_never_given_away_by_default(
     plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
 ) -> None:
     real = plan.but(rehearsal=None)
-    about = json.loads((write_dataset(tmp_path / "r", real, people, volumes) / "dataset_description.json").read_text())
+    about = json.loads((write_dataset(tmp_path / "r", real, EDITION, people, volumes) / "dataset_description.json").read_text())
     assert "No licence granted" in about["License"]
 
 
@@ -137,11 +141,11 @@ def test_an_existing_release_is_never_overwritten_silently(
     shutil.copytree(release, out)
     before = tree(out)
     with pytest.raises(UsageError, match="there already"):
-        write_dataset(out, plan, people, volumes)
+        write_dataset(out, plan, EDITION, people, volumes)
     assert tree(out) == before
-    write_dataset(out, plan, people, volumes, documents={"new.txt": b"new\n"}, replace=True)
-    assert (out / "new.txt").exists()
-    assert not (out / "report.html").exists(), "nothing of the old release is left inside the new one"
+    write_dataset(out, plan, EDITION, people, volumes, documents={"docs/new.txt": b"new\n"}, replace=True)
+    assert (out / "docs" / "new.txt").exists()
+    assert not (out / "docs" / "report.html").exists(), "nothing of the old release is left inside the new one"
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
@@ -152,7 +156,7 @@ def test_replace_never_deletes_what_is_not_a_release(
     home.mkdir()
     (home / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="not a release"):
-        write_dataset(home, plan, people, volumes, replace=True)
+        write_dataset(home, plan, EDITION, people, volumes, replace=True)
     assert (home / "thesis.txt").read_text() == "years of work"
 
 
@@ -175,7 +179,7 @@ def test_an_interrupted_write_leaves_nothing_behind(
 
     monkeypatch.setattr(dataset, "write_volume", full_disk)
     with pytest.raises(OSError, match="No space"):
-        write_dataset(out, plan, people, volumes, replace=replace)
+        write_dataset(out, plan, EDITION, people, volumes, replace=replace)
     assert tree(tmp_path) == before
     assert out.exists() == replace
     assert list(tmp_path.iterdir()) == ([out] if replace else [])
@@ -185,11 +189,11 @@ def test_a_broken_volume_is_never_published(plan: TrainingPlan, people: list[Per
     broken = volumes.clone()
     broken[3, 0, 20, 20, 20] = math.nan
     with pytest.raises(GateBlocked, match="sub-syn0004"):
-        write_dataset(tmp_path / "release", plan, people, broken)
+        write_dataset(tmp_path / "release", plan, EDITION, people, broken)
     with pytest.raises(GateBlocked, match="shape"):
-        write_dataset(tmp_path / "release", plan, people, volumes[:5])
+        write_dataset(tmp_path / "release", plan, EDITION, people, volumes[:5])
     with pytest.raises(GateBlocked, match="measured on 2 of 6"):
-        write_dataset(tmp_path / "release", plan, people, volumes, measured={"ventricles": [1.0, 2.0]})
+        write_dataset(tmp_path / "release", plan, EDITION, people, volumes, measured={"ventricles": [1.0, 2.0]})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,6 +201,48 @@ def test_a_level_with_a_tab_cannot_shift_the_columns(
     plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
 ) -> None:
     sneaky = [Person(person.name, person.conditions | {"diagnosis": "healthy\t40\nsub-x"}) for person in people]
-    lines = (write_dataset(tmp_path / "r", plan, sneaky, volumes) / "participants.tsv").read_text().splitlines()
-    assert {line.count("\t") for line in lines} == {len(plan.variables)}
+    lines = (write_dataset(tmp_path / "r", plan, EDITION, sneaky, volumes) / "participants.tsv").read_text().splitlines()
+    assert {line.count("\t") for line in lines} == {len(plan.variables) + 1}
     assert len(lines) == len(people) + 1
+
+
+def test_the_card_says_what_it_is_and_what_is_not_known(release: Path, plan: TrainingPlan) -> None:
+    card = (release / "README.md").read_text()
+    assert card.startswith("---\npretty_name: \"demo-1.0.0\"\nlicense: cc0-1.0\n")
+    for words in ("None is a scan of a person", "not recorded", "model_signing verify key", "is_derivative=True", plan.digest):
+        assert words in card
+    assert (release / "CHANGES").read_text() == "1.0.0 2026-11-24\n  - First release.\n"
+    assert "CC0 1.0" in (release / "LICENSE").read_text()
+
+
+def test_a_real_study_is_never_given_away_by_its_card(
+    plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
+) -> None:
+    out = write_dataset(tmp_path / "r", plan.but(rehearsal=None), EDITION, people, volumes)
+    assert "license: other" in (out / "README.md").read_text()
+    assert (out / "LICENSE").read_text().startswith("No licence granted yet")
+    assert "zero/1.0" not in (out / "croissant.json").read_text()
+
+
+def test_croissant_names_every_image_and_the_table_by_its_digest(release: Path, people: list[Person]) -> None:
+    about = json.loads((release / "croissant.json").read_text())
+    table, images = about["distribution"]
+    assert table["sha256"] == hashlib.sha256((release / "participants.tsv").read_bytes()).hexdigest()
+    found = {path.relative_to(release).as_posix() for path in release.glob(images["includes"])}
+    assert found == {image_path(person) for person in people}
+    header = (release / "participants.tsv").read_text().splitlines()[0].split("\t")
+    assert [field["name"] for field in about["recordSet"][0]["field"]] == header
+    kinds = {field["name"]: field["dataType"] for field in about["recordSet"][0]["field"]}
+    assert (kinds["age"], kinds["ventricles"], kinds["ventricles_measured"]) == ("sc:Float", "sc:Text", "sc:Float")
+    assert about["rai:personalSensitiveInformation"][0].startswith("No image is of a person. Differential privacy")
+
+
+def test_the_raw_variant_is_never_raw_without_saying_synthetic(
+    plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
+) -> None:
+    out = write_dataset(tmp_path / "r", plan, EDITION, people, volumes, kind="raw")
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "raw"
+    names = [path.name for path in out.glob("sub-*/anat/*.nii.gz")]
+    assert len(names) == len(people)
+    assert all("_rec-synthetic_" in name for name in names)
+    assert not (out / "descriptions.tsv").exists()

@@ -13,8 +13,12 @@ from torch import Tensor
 from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
 from privacy.accountant import epsilon
-from privacy.events import NonPrivate, SampledGaussian
+from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian
+from server.release.anatomy import examine
+from server.release.charts import bars
 from server.release.cohort import draw
+from server.release.gates import Gate
+from server.release.numbers import subgroups
 from server.release.report import (
     Control,
     Quality,
@@ -28,6 +32,7 @@ from server.release.report import (
     site_privacy,
     verdict,
 )
+from tests.server.release.hospitals import EDITION
 
 ROW = Quality("Reconstruction", "dB", "higher", "public mean volume", 24.6, 27.2, 28.1, 28.9)
 SITE = SitePrivacy("site-a", 5.4, 8.0, 1e-4, 6.2, (StagePrivacy("decoder", 3.2, 0.2, 16),))
@@ -106,7 +111,7 @@ def test_words_of_the_plan_are_text_and_never_markup(page: str, plan: TrainingPl
 def test_a_missing_number_is_never_nan(page: str) -> None:
     text = Addresses(page).text
     assert not re.search(r"\b(nan|NaN|inf)\b|\bNone\b(?! of)", text)
-    assert text.count("not measured") == 3
+    assert text.count("not measured") == 4
     assert number(math.nan) == number(None) == "not measured"
     assert number(math.inf) == "infinite"
 
@@ -151,7 +156,7 @@ def test_the_header_says_synthetic_and_not_for_diagnosis(page: str, plan: Traini
 
 def test_the_same_inputs_give_the_same_report_and_it_travels(inputs: ReleaseInputs, page: str) -> None:
     assert render(inputs) == page
-    assert len(page.encode()) < 8_000_000
+    assert len(page.encode()) < 15_000_000
 
 
 def test_a_bare_release_still_has_a_report(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
@@ -196,3 +201,40 @@ def test_the_plain_words_never_promise_more_than_epsilon_and_delta() -> None:
     one = meaning(dataclasses.replace(SITE, epsilon=1.0))
     assert one
     assert (one["posterior"], one["caught"]) == ("73 %", "3 %")
+
+
+def test_the_verdict_stands_first_with_what_every_gate_found(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
+    verdicts = (Gate("budget", True, "5.4 of 8", "8"), Gate("copies", True, "no vote was held", "none", applies=False))
+    text = Addresses(render(dataclasses.replace(inputs, gates=verdicts, edition=EDITION))).text
+    head = text.split("What this is")[0]
+    for words in ("WARNED", "some had nothing to judge", "5.4 of 8", "no vote was held", "demo-1.0.0"):
+        assert words in head
+    assert "nothing to judge" in text.split("Gates")[-1]
+    assert "above it in" in text, "the planted copies are counted beside the histogram"
+
+
+def test_every_dot_and_every_picture_opens_an_image_that_is_there(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
+    found = [examine(volume, plan.model) for volume in inputs.volumes]
+    html = render(dataclasses.replace(inputs, findings=found))
+    people = [int(number) for number in re.findall(r'data-person="(\d+)"', html)]
+    assert set(people) == set(range(6))
+    assert len(people) == 6 * 5, "a picture and four strips"
+    assert html.count("<option ") == 6
+    assert all(0 <= float(left) <= 100 for left in re.findall(r"left:([-.\d]+)%", html))
+
+
+def test_the_bars_of_a_ledger_add_up_to_what_was_spent() -> None:
+    training = [SampledGaussian("decoder", 2.0, 0.2, 4), SampledGaussian("generator", 3.0, 0.1, 8)]
+    events = [training[0], RandomisedResponse("copies", 2.0), training[1]]
+    row = site_privacy("site-a", events, 8.0, 1e-4)
+    (bar,) = bars([row])
+    assert [part.stage for part in bar.segments] == ["decoder", "copies", "generator"]
+    assert sum(part.epsilon for part in bar.segments) == pytest.approx(row.epsilon)
+    assert bars([SITE]) == [], "without events there is nothing to draw"
+
+
+def test_subgroups_are_counted_and_an_empty_one_is_not_hidden(inputs: ReleaseInputs) -> None:
+    groups = subgroups(inputs)
+    assert sum(groups["sex"].values()) == 6
+    assert groups["diagnosis"]["depression"] == 0
+    assert groups["diagnosis"]["not requested"] == 2

@@ -1,0 +1,41 @@
+"""What a site is asked around a release, as files: a vote, its signed ledger, its approval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from braing3n_core.candidate_files import read_candidates
+from braing3n_core.errors import Braing3nError, GateBlocked
+from braing3n_core.files import write_atomically
+from client.attest import Check, approve, ledger_statement
+from client.site import Site
+from client.vote import Ballot
+from privacy.signing import SigningKey
+
+
+def vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
+    """Vote on the candidates in a folder and write the noisy bits. Raises GateBlocked, with the code, if the site refuses."""
+    asked = read_candidates(candidates)
+    header = dict(site.vote(Ballot(asked.plan, round_, asked.volumes, asked.threshold)).header)
+    if header.get("kind") != "vote":
+        raise GateBlocked(f"no vote was cast: {header.get('code')}; {site.folder / 'site.log'} says why")
+    _write(out, header)
+
+
+def sign_ledger(site_folder: Path, name: str, plan: str, key: SigningKey, out: Path) -> None:
+    """Write this site's whole ledger, signed, with the public key that opens it."""
+    envelope = ledger_statement(site_folder, name, plan, key)
+    _write(out, {"site": name, "public_key": key.public.pem.decode("ascii"), "ledger": dict(envelope)})
+
+
+def approve_release(release: Path, site_folder: Path, name: str, key: SigningKey, check: Check, out: Path) -> None:
+    """Write this site's approval of a finished folder. Refused unless somebody looked at it and found it acceptable."""
+    if not (check.looked_at > 0 and check.rating == "acceptable"):
+        raise Braing3nError("only what somebody looked at and rates acceptable is approved; look at docs/report.html first")
+    _write(out, approve(release, site_folder, name, key, check))
+
+
+def _write(out: Path, document: Mapping[str, object]) -> None:
+    write_atomically(out, (json.dumps(dict(document), sort_keys=True) + "\n").encode())

@@ -1,0 +1,58 @@
+"""Whether one synthetic volume can be a brain: its volumes, its edges, being in one piece. Only synthetic volumes come here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from braing3n_core.data.template import template
+from braing3n_core.errors import DataRefused
+from braing3n_core.metrics import BRAIN_THRESHOLD, brain_mask_of, signal_outside
+from braing3n_core.models.presets import Preset
+from braing3n_core.morphometry import measure
+from server.release.policy import Anatomy
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One volume. NaN: it could not be measured, and passes no rule."""
+
+    brain_ml: float
+    ventricles_ml: float
+    grey_share: float                                        # of the brain
+    white_share: float
+    outside: float                                           # part of the signal outside the template's widened brain
+    fragments: float                                         # part of the bright voxels outside the largest piece
+
+
+def examine(volume: Tensor, preset: Preset) -> Findings:
+    """What is found on one volume (1, D, H, W)."""
+    public = template(preset)
+    bright, piece = (volume.reshape(preset.shape) > BRAIN_THRESHOLD), brain_mask_of(volume)
+    total = int(bright.sum())
+    fragments = int((bright & ~piece).sum()) / total if total else math.nan
+    outside = signal_outside(volume, torch.from_numpy(np.asarray(binary_dilation(public.mask.numpy()))))
+    try:
+        found = measure(volume, public, preset.spacing_mm)
+    except DataRefused:
+        return Findings(math.nan, math.nan, math.nan, math.nan, outside, fragments)
+    brain = found.brain_ml if found.brain_ml > 0 else math.nan
+    return Findings(brain, found.ventricles_ml, found.gm_ml / brain, found.wm_ml / brain, outside, fragments)
+
+
+def implausible(found: Findings, rules: Anatomy) -> str | None:
+    """The first rule that `found` breaks, in words with its number; None if it can be a brain."""
+    for name in ("brain_ml", "ventricles_ml", "grey_share", "white_share"):
+        (low, high), value = getattr(rules, name), getattr(found, name)
+        if not low <= value <= high:
+            return f"{name} is {value:.3g}, allowed {low:g} to {high:g}"
+    for name in ("outside", "fragments"):
+        most, value = getattr(rules, f"most_{name}"), getattr(found, name)
+        if not value <= most:
+            return f"{name} is {value:.3g}, allowed at most {most:g}"
+    return None

@@ -1,0 +1,109 @@
+"""The tables of a release: who is in it, what was asked for, and what every column means."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Literal
+
+from braing3n_core.models.brain import Condition
+from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from server.release.cohort import Person, Variable
+from server.release.edition import NOT_RECORDED, Edition
+
+BIDS_VERSION = "1.11.1"
+OLDEST_AGE = 89                                              # years; BIDS writes every age from here on as 89
+BidsType = Literal["derivative", "raw"]
+_DESCRIPTIONS = b"desc_id\tdescription\ndesc-synthetic\tmade by a generator; not a scan of any person\n"
+
+
+def tables(
+    plan: TrainingPlan, edition: Edition, people: Sequence[Person], measured: Mapping[str, Sequence[float]], kind: BidsType
+) -> dict[str, bytes]:
+    """The files of the dataset that are not images, by name."""
+    names = [variable.name for variable in plan.variables]
+    rows = [["participant_id", "species", *names, *(f"{name}_measured" for name in measured)]]
+    for i, person in enumerate(people):
+        asked = [_cell(variable, person.conditions.get(variable.name)) for variable in plan.variables]
+        rows.append([person.name, "homo sapiens", *asked, *(_measured(values[i]) for values in measured.values())])
+    return {
+        "dataset_description.json": as_json(_description(plan, edition, kind)),
+        "participants.tsv": "".join("\t".join(row) + "\n" for row in rows).encode(),
+        "participants.json": as_json(_columns(plan, measured)),
+        **({"descriptions.tsv": _DESCRIPTIONS} if kind == "derivative" else {}),
+    }
+
+
+def licence(plan: TrainingPlan) -> str:
+    """SPDX name, or that there is none: real patients' controllers decide, nobody else."""
+    return "CC0-1.0" if plan.rehearsal is not None else "No licence granted yet; ask the data controllers of the study"
+
+
+def _description(plan: TrainingPlan, edition: Edition, kind: BidsType) -> dict[str, object]:
+    private = plan.privacy.mechanism == "local"
+    return {
+        "Name": f"{plan.study}: synthetic T1-weighted brains",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": kind,
+        "License": licence(plan),
+        **({"Authors": [edition.issuer]} if edition.issuer != NOT_RECORDED else {}),
+        "HowToAcknowledge": f"Synthetic images of {edition.name}, plan {plan.digest[:12]}, in the space of ICBM152 2009a",
+        "Keywords": ["synthetic", "not for diagnosis", "differential privacy" if private else "not private"],
+        "GeneratedBy": [
+            {
+                "Name": "braing3n",
+                "Version": version("braing3n"),
+                "Description": f"Federated generator; plan {plan.digest}, mechanism {plan.privacy.mechanism}",
+            }
+        ],
+        "SourceDatasets": [{"URL": f"urn:braing3n:{plan.study}:{site.name}"} for site in plan.sites],
+    }
+
+
+def _columns(plan: TrainingPlan, measured: Mapping[str, Sequence[float]]) -> dict[str, object]:
+    columns: dict[str, object] = {
+        "participant_id": {"Description": "A synthetic person; linked to no patient"},
+        "species": {"Description": "What the images show, though nobody was scanned"},
+    }
+    for variable in plan.variables:
+        about: dict[str, object] = {"Description": f"REQUESTED of the generator, not observed: {variable.name}"}
+        if isinstance(variable, Continuous):
+            about |= {"Units": variable.unit}
+            if variable.name == "age":
+                about["Description"] = f"{about['Description']}; {OLDEST_AGE}: this or older, exact in each image's JSON file"
+        else:
+            about["Levels"] = {_plain(level): _LEVELS.get((variable.name, level), _plain(level)) for level in variable.levels}
+        columns[variable.name] = about
+    for name in measured:
+        unit = next((v.unit for v in plan.variables if isinstance(v, Continuous) and v.name == name), "")
+        columns[f"{name}_measured"] = {"Description": f"{name} as measured on the synthetic image", "Units": unit}
+    return columns
+
+
+_LEVELS = {("sex", "F"): "female", ("sex", "M"): "male"}
+
+
+def _cell(variable: Variable, value: Condition) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(variable, Categorical):
+        return _plain(str(value))
+    if variable.name == "age" and float(value) >= OLDEST_AGE:
+        return str(OLDEST_AGE)
+    return f"{float(value):.2f}".rstrip("0").rstrip(".")
+
+
+def _measured(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "n/a"
+
+
+def _plain(text: str) -> str:
+    """No tab or line break can get from a plan into a table."""
+    return " ".join(text.split()) or "n/a"
+
+
+def as_json(value: object) -> bytes:
+    """A JSON file as this release writes them: readable, ASCII, no NaN."""
+    return (json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()

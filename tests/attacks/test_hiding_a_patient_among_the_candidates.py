@@ -1,0 +1,55 @@
+"""A generator that learnt somebody by heart: copies of patients among the candidates are found, strangers are left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from braing3n_core.data.cohort import Patient, Scan
+from braing3n_core.data.phantom import phantoms
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import Hospital
+from client.vote import Ballot, votes_of
+from server.release.calibrate import KINDS, planted, shipped
+from server.release.policy import Policy
+
+PRESET = PRESETS["tiny"]
+THRESHOLD = Policy.load().rules.copies.threshold
+PATIENTS = 20
+
+
+@pytest.fixture(scope="module")
+def patients() -> Tensor:
+    return torch.stack([v for v, _ in phantoms(PRESET, PATIENTS, 41, Hospital(name="x", ageing=0.2, bias=0.05))])
+
+
+@pytest.fixture(scope="module")
+def strangers() -> Tensor:
+    return torch.stack([v for v, _ in phantoms(PRESET, 10, 42, Hospital(name="y", contrast=0.05))])
+
+
+def votes(patients: Tensor, candidates: Tensor) -> list[int | None]:
+    people = tuple(Patient(f"sub-{i}", (Scan(volume, {}),), held_out=False) for i, volume in enumerate(patients))
+    return list(votes_of(people, Ballot("p", 1, candidates, THRESHOLD), PRESET))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_is_found_however_it_was_hidden(patients: Tensor, strangers: Tensor, kind: str) -> None:
+    copies = planted(patients, kind, PRESET, torch.Generator().manual_seed(7))
+    found = votes(patients, torch.cat([copies, strangers]))
+    caught = [vote == place for place, vote in enumerate(found)]
+    assert sum(caught) >= 0.95 * PATIENTS
+
+
+def test_strangers_are_left_alone(patients: Tensor, strangers: Tensor) -> None:
+    assert votes(patients, strangers) == [None] * PATIENTS
+
+
+def test_the_shipped_numbers_are_for_the_shipped_threshold_and_good_enough() -> None:
+    reference = shipped()
+    assert reference.threshold == THRESHOLD
+    assert set(reference.caught) == set(KINDS)
+    assert all(part >= 0.95 for part in reference.caught.values())
+    assert reference.false_alarm <= 1e-3
+    assert sum(reference.pairs) == reference.people * reference.others

@@ -1,0 +1,109 @@
+"""A release in steps: candidates that a stopped call finishes to the same bytes, the sites' files in, a signed folder out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from braing3n_core.candidate_files import read_candidates
+from braing3n_core.errors import Braing3nError, GateBlocked, IntegrityError, PlanRefused
+from braing3n_core.plan import TrainingPlan
+from braing3n_core.prior import load_prior
+from braing3n_core.state import save
+from client.attest import Check
+from client.release import approve_release, sign_ledger
+from privacy.signing import SigningKey
+from server.release import stages
+from server.release.policy import Policy
+from server.release.seal import seal
+from server.release.stages import build, generate_candidates
+from server.release.verify import verify
+from tests.server.release.hospitals import Hospitals, folder_of
+
+POLICY = Policy.load()
+
+
+@pytest.fixture(scope="module")
+def run(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: the untouched prior stands for a trained model."""
+    out = tmp_path_factory.mktemp("run")
+    (out / "plan.json").write_text(voting.canonical())
+    save(out / "model.safetensors", load_prior(voting).state_dict(), {"plan": voting.digest})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "PART", 8)
+        generate_candidates(out, POLICY, lambda text: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def words(run: Path, voting: TrainingPlan) -> tuple[Hospitals, list[Path], list[Path]]:
+    """What two sites sent: votes against candidate 1, and their ledgers."""
+    hospitals, made = Hospitals(run, voting), read_candidates(run / "candidates")
+    hospitals.vote(made.volumes, made.threshold)
+    votes, ledgers = [], []
+    for site, key in hospitals.keys.items():
+        bits = f"0{int(site == 'site-a')}{'0' * (len(made.volumes) - 2)}"
+        header = {"kind": "vote", "site": site, "candidates": made.digest, "bits": bits}
+        votes.append(run / f"{site}.vote.json")
+        votes[-1].write_text(json.dumps(header))
+        ledgers.append(run / f"{site}.ledger.json")
+        sign_ledger(folder_of(run, site), site, voting.digest, key, ledgers[-1])
+    return hospitals, votes, ledgers
+
+
+def test_a_stopped_call_goes_on_to_the_same_bytes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_candidates(run / "candidates")
+    assert len(before.volumes) == 14
+    (run / "candidates" / "part-000008.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="does not hold all its candidates"):
+        read_candidates(run / "candidates")
+    monkeypatch.setattr(stages, "PART", 8)
+    told: list[str] = []
+    generate_candidates(run, POLICY, told.append)
+    assert told == ["candidates: 14 of 14"], "the part that was there is not made again"
+    assert read_candidates(run / "candidates").digest == before.digest
+
+
+def test_the_steps_end_with_a_release_that_verifies(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
+) -> None:
+    hospitals, votes, ledgers = words
+    release, key, approvals = build(run, POLICY, None, votes, ledgers), SigningKey.generate(), []
+    for site, its in hospitals.keys.items():
+        out = tmp_path / f"{site}.json"
+        approve_release(release, folder_of(run, site), site, its, Check("data steward", 6, "acceptable"), out)
+        approvals.append(json.loads(out.read_text()))
+    seal(release, key, approvals)
+    assert "2 of 2 sites" in verify(release, key.public).steps[7][2]
+    indices = [json.loads(path.read_text())["Index"] for path in sorted(release.glob("sub-*/anat/*_T1w.json"))]
+    assert 1 not in indices, "site-a voted against it"
+    assert indices[:4] == [0, 2, 3, 6]
+
+
+def test_a_vote_on_other_candidates_or_a_missing_one_stops_the_build(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
+) -> None:
+    _, votes, ledgers = words
+    other = json.loads(votes[0].read_text()) | {"candidates": "0" * 64}
+    (tmp_path / "vote.json").write_text(json.dumps(other))
+    with pytest.raises(IntegrityError, match="not a site's vote on these candidates"):
+        build(run, POLICY, None, [tmp_path / "vote.json", votes[1]], ledgers)
+    with pytest.raises(GateBlocked, match="site-b did not vote"):
+        build(run, POLICY, None, votes[:1], ledgers)
+    with pytest.raises(GateBlocked, match="no site said what it spent"):
+        build(run, POLICY, None, votes, [])
+    looser = Policy.read(POLICY.raw.replace(b"threshold = 0.88", b"threshold = 0.99"))
+    with pytest.raises(PlanRefused, match="another plan or policy"):
+        build(run, looser, None, votes, ledgers)
+
+
+def test_what_nobody_looked_at_is_never_approved(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
+) -> None:
+    hospitals, _, _ = words
+    for check in (Check("data steward", 0, "acceptable"), Check("data steward", 6, "ventricles are mirrored")):
+        with pytest.raises(Braing3nError, match="looked at and rates acceptable"):
+            approve_release(run, folder_of(run, "site-a"), "site-a", hospitals.keys["site-a"], check, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
