@@ -68,7 +68,7 @@ class _Record:
     def take(self, leaf: _Leaf, x: Tensor, grad: Tensor) -> None:
         """One use of a leaf: its (R, ...) input and the gradient of its output."""
         use = leaf, x.detach(), grad
-        ghosts = ghost_names(leaf.module) if without_gradient(leaf.module, x, max(self.sizes)) else set()
+        ghosts = ghost_names(leaf.module) if without_gradient(leaf.module, x, len(self.sizes), max(self.sizes)) else set()
         for own in ghosts & leaf.names.keys():
             self._ghosts.setdefault(leaf.names[own], []).append((own, use))
         self._keep(use, leaf.names.keys() - ghosts)

@@ -18,7 +18,8 @@ from torch.nn.modules.conv import _ConvNd
 from privacy.errors import MechanismRefused
 
 Rule = Callable[..., Mapping[str, Tensor]]                 # (layer, names of what is trained, x, grad)
-_FLOPS_PER_BYTE = 8                                          # of two x86 cores: arithmetic against memory traffic
+_CACHE_BYTES = 16 << 20                                      # what stays near the processor from one pass to the next
+_FLOPS_PER_BYTE = 2, 12                                      # arithmetic against traffic, measured in and out of that cache
 
 
 @runtime_checkable
@@ -83,19 +84,21 @@ def refuse_shape(name: str, module: nn.Module, x: Tensor, rows: int) -> None:
         )
 
 
-def without_gradient(module: nn.Module, x: Tensor, rows: int) -> bool:
+def without_gradient(module: nn.Module, x: Tensor, patients: int, rows: int) -> bool:
     """Whether the norms of a layer's weight gradients should be had without the gradients: a ghost in place of the weight.
 
     For one patient with M = rows x tokens and a (p, d) Linear, inner products cost 2 M^2 (d + p) operations; keeping the
-    gradient costs 12 d p bytes of memory traffic: written, read for the norm, read for the sum. A leaf that states its norms
-    is never kept. Other layers always are: their weights are small, or their inner products are dear.
+    gradient costs 12 d p bytes of memory traffic: written, read for the norm, read for the sum. The exchange rate between the
+    two depends on whether all patients' gradients fit the cache. A leaf that states its norms is never kept. Other layers
+    always are: their weights are small, or their inner products are dear. The choice changes the cost, not the result.
     """
     if isinstance(module, OwnNorms):
         return True
     if type(module) is not nn.Linear:
         return False
     M, (p, d) = rows * x[0].numel() // x.shape[-1], module.weight.shape
-    return 2 * M * M * (d + p) < 12 * d * p * _FLOPS_PER_BYTE
+    rate = _FLOPS_PER_BYTE[4 * patients * d * p > _CACHE_BYTES]
+    return 2 * M * M * (d + p) < 12 * d * p * rate
 
 
 def ghost_names(module: nn.Module) -> set[str]:
@@ -183,13 +186,13 @@ def _uneven(module: _ConvNd) -> bool:
 def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     shape, axes = module.normalized_shape, tuple(range(1, x.dim() - len(module.normalized_shape)))
     scaled = F.layer_norm(x.to(grad.dtype), shape, None, None, module.eps)
-    return _wanted(names, {"weight": lambda: (grad * scaled).sum(axes), "bias": lambda: grad.sum(axes)})
+    return _wanted(names, {"weight": lambda: scaled.mul_(grad).sum(axes), "bias": lambda: grad.sum(axes)})
 
 
 def _group_norm(module: nn.GroupNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     axes = (1, *range(3, x.dim()))                           # rows and voxels, not patients and channels
     scaled = F.group_norm(x.to(grad.dtype).flatten(0, 1), module.num_groups, None, None, module.eps).view_as(x)
-    return _wanted(names, {"weight": lambda: (grad * scaled).sum(axes), "bias": lambda: grad.sum(axes)})
+    return _wanted(names, {"weight": lambda: scaled.mul_(grad).sum(axes), "bias": lambda: grad.sum(axes)})
 
 
 def _embedding(module: nn.Embedding, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
