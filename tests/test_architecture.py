@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
     "flwr": {"client/app.py", "server/app.py"},
     "opacus": {"privacy/opacus_bridge.py"},
-    "cryptography": {"privacy/signing.py"},
+    "cryptography": {"privacy/signing.py", "privacy/randomness.py"},
     "nibabel": {"braing3n_core/data/volume.py"},
     "SimpleITK": {"braing3n_core/data/registration.py"},
     "nilearn": {"braing3n_core/data/template.py"},
