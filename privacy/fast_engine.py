@@ -155,6 +155,8 @@ def _leaves(model: nn.Module) -> list[_Leaf]:
     names = {id(parameter): name for name, parameter in trainable(model).items()}
     found = []
     for path, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+            raise MechanismRefused(f"{path or 'the model'} is compiled, so its layers cannot be watched; use engine=loop")
         own = {name: names[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in names}
         if own:
             if "forward" in vars(module):

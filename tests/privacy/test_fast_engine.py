@@ -282,12 +282,26 @@ class Hidden(nn.Linear):
         (Folded(), (5, 4), "does not begin with the batch's 3 rows"),
         (Learning(), (5, 4), "changed the buffer seen"),
         (Hidden(4, 4), (5, 4), "Hidden; give it a method"),
-        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), (5, 4), "no per-patient gradient is known"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), (5, 4), "holds parameters beside its children"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_is_refused_by_name(model: nn.Module, shape: tuple[int, ...], said: str) -> None:
     with pytest.raises(MechanismRefused, match=said.replace("(", r"\(")):
         clipped_sum(model, people([1, 2], shape), loss, 1.0, "fast")
+
+
+def test_a_compiled_layer_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    model[0].compile()
+    with pytest.raises(MechanismRefused, match="0 is compiled"):
+        clipped_sum(model, people([1], (4,)), loss, 1.0, "fast")
+
+
+def test_a_replaced_forward_is_refused() -> None:
+    model = nn.Linear(4, 4)
+    model.forward = lambda x: x @ model.weight.T * 2
+    with pytest.raises(MechanismRefused, match="its forward was replaced"):
+        clipped_sum(model, people([1], (4,)), loss, 1.0, "fast")
 
 
 @pytest.mark.parametrize("options", [{"max_norm": 1.0}, {"scale_grad_by_freq": True}, {"sparse": True}])
@@ -299,7 +313,7 @@ def test_embeddings_that_mix_patients_are_refused(options: dict[str, object]) ->
 @pytest.mark.parametrize("engine", ["loop", "fast", "opacus"])
 def test_a_loss_that_is_not_one_number_a_row_is_refused(engine: str) -> None:
     with pytest.raises(MechanismRefused, match="one number for each row"):
-        clipped_sum(net(), people([1, 2], SHAPE), lambda model, rows: loss(model, rows)[:, None], 1.0, engine)
+        clipped_sum(nn.Linear(4, 3), people([1, 2], (4,)), lambda model, rows: loss(model, rows)[:, None], 1.0, engine)
 
 
 def test_a_buffer_that_learns_is_refused_by_the_loop_too() -> None:
