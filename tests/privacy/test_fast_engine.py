@@ -202,6 +202,22 @@ def test_both_ways_to_a_norm_are_taken() -> None:
     assert not without_gradient(layer, torch.zeros(2, 500, 64), 2, 1)
 
 
+def test_a_ghost_is_not_fooled_by_tokens_that_cancel() -> None:
+    # Inputs that are nearly alike, output gradients that sum to nearly nothing: the terms are 10^6 times their sum.
+    draw = torch.Generator().manual_seed(3)
+    x = 300 + torch.randn(1, 4, 64, generator=draw)
+    g = torch.randn(1, 4, 64, generator=draw)
+    patient = (x, g - g.mean(1, keepdim=True))
+    layer = nn.Linear(64, 64, bias=False)
+    assert without_gradient(layer, x, 1, 1)
+
+    def linear_loss(model: nn.Module, rows: Rows) -> Tensor:
+        return (model(rows[0]) * rows[1]).sum((1, 2))
+
+    truth, found = (float(clipped_sum(layer, [patient], linear_loss, 1.0, e).norms) for e in ("loop", "fast"))
+    assert abs(found / truth - 1) < 1e-4
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = net()
     before = {name: p.clone() for name, p in model.named_parameters()}
