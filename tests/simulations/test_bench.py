@@ -53,6 +53,7 @@ def test_an_unknown_model_is_refused() -> None:
         dp.stages(["brain"])
 
 
+@pytest.mark.slow
 def test_the_table_for_programs() -> None:
     words = ["bench", "dp", "--model", "encoder", "--views", "1", "--views", "2", "--patients", "2", "--rounds", "1", "--json"]
     done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=300, check=True)
