@@ -56,7 +56,7 @@ def test_an_unknown_model_is_refused() -> None:
 @pytest.mark.slow
 def test_the_table_for_programs() -> None:
     words = ["bench", "dp", "--model", "encoder", "--views", "1", "--views", "2", "--patients", "2", "--rounds", "1", "--json"]
-    done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=850, check=True)
     one, two = json.loads(done.stdout)["rows"]
     assert (one["model"], one["views"], one["patients"], one["limit"]) == (NAMES["encoder"], 1, 2, 1.25)
     assert all(one[name] > 0 for name in dp.METHODS if name != "ghost")
