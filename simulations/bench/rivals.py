@@ -28,10 +28,11 @@ def opacus_step(subject: Subject, mode: Mode, clip: float, noise: float, learnin
     people = len(subject.patients)
     settings = {"noise_multiplier": noise, "max_grad_norm": clip, "expected_batch_size": people, "loss_reduction": "mean"}
     ghost = mode == "ghost"
+    # The wrapper puts hooks on the model's leaves; the loss goes on calling the model itself.
     if ghost:
-        GradSampleModuleFastGradientClipping(model, loss_reduction="mean", max_grad_norm=clip, use_ghost_clipping=True)
+        hooked = GradSampleModuleFastGradientClipping(model, loss_reduction="mean", max_grad_norm=clip, use_ghost_clipping=True)
     else:
-        GradSampleModule(model, loss_reduction="mean", force_functorch=mode == "functorch")
+        hooked = GradSampleModule(model, loss_reduction="mean", force_functorch=mode == "functorch")
     optimizer = (DPOptimizerFastGradientClipping if ghost else DPOptimizer)(plain, **settings)
 
     def step() -> None:
@@ -39,7 +40,7 @@ def opacus_step(subject: Subject, mode: Mode, clip: float, noise: float, learnin
             warnings.simplefilter("ignore")                  # Opacus' and functorch's own, about speed
             losses = subject.loss(model, batch)
             if ghost:
-                DPTensorFastGradientClipping(model, optimizer, losses, "mean").backward()
+                DPTensorFastGradientClipping(hooked, optimizer, losses, "mean").backward()
             else:
                 losses.mean().backward()
             optimizer.step()
