@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage
 from braing3n_core.state import flatten
 from braing3n_core.training import Prepared, make_rows, row_loss
-from privacy.dp_sgd import PoissonSampler, Rows, clipped_sum, private_gradient, trainable
+from privacy.dp_sgd import PoissonSampler, Rows, clipped_sum, private_gradient, refuse_disagreement, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import NonPrivate, SampledGaussian
 from privacy.randomness import Randomness
 
 Charged = SampledGaussian | NonPrivate
+_ENGINE: Final = "fast"
 
 
 def train_round(
@@ -36,8 +38,12 @@ def train_round(
     size. Momentum starts at zero, so nothing of an earlier round is in it. `randomness` draws patients and noise;
     `generator` draws masks, times and views, on which the guarantee does not rest. With NonPrivate there is no noise and no
     guarantee.
+
+    Before the first step the fast engine is compared with the loop on two patients of this very model; if they differ,
+    nothing is trained.
     """
     _refuse_another_event(stage, event)
+    _compare_engines(model, stage, patients[:2])
     before = flatten(trainable(model))
     velocity = {name: torch.zeros_like(tensor) for name, tensor in trainable(model).items()}
     sampler = PoissonSampler[Prepared](stage.sample_rate, randomness)
@@ -48,15 +54,22 @@ def train_round(
     return changed
 
 
+def _compare_engines(model: Brain, stage: Stage, patients: Sequence[Prepared]) -> None:
+    """On draws of its own, so that the round's are the same with and without it."""
+    draws = torch.Generator().manual_seed(0)
+    rows = [make_rows(patient, stage, model, draws) for patient in patients]
+    refuse_disagreement(model, rows, row_loss(stage.name), _ENGINE)
+
+
 def _gradient(
     model: Brain, stage: Stage, rows: Sequence[Rows], declared: int, event: Charged, randomness: Randomness
 ) -> dict[str, Tensor]:
     expected, loss = stage.sample_rate * declared, row_loss(stage.name)
     match event:
         case SampledGaussian():
-            return private_gradient(model, rows, loss, stage.clip, event, expected, randomness)
+            return private_gradient(model, rows, loss, stage.clip, event, expected, randomness, _ENGINE)
         case NonPrivate():
-            total = clipped_sum(model, rows, loss, stage.clip).total
+            total = clipped_sum(model, rows, loss, stage.clip, _ENGINE).total
             return {name: tensor / expected for name, tensor in total.tensors.items()}
 
 

@@ -8,7 +8,8 @@ Random draws (masks, times, noise) are made outside the model's forward, so ever
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -17,14 +18,22 @@ from torch import Tensor, nn
 
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
-from privacy.mechanism import Bounded, add_noise, clip
-from privacy.opacus_bridge import row_gradients
+from privacy.fast_engine import fast
+from privacy.gradients import PatientGradients, RowLoss, Rows, loop, trainable, witness
+from privacy.mechanism import Bounded, Tensors, add_noise, clip_factors
 from privacy.randomness import Randomness
 
-Rows = tuple[Tensor, ...]                                    # each (K, ...), K rows of one patient
-RowLoss = Callable[[nn.Module, Rows], Tensor]                # -> (K,)
-Engine = Literal["loop", "opacus"]
+__all__ = [
+    "ClippedSum", "Engine", "PoissonSampler", "RowLoss", "Rows", "clipped_sum", "private_gradient", "refuse_disagreement",
+    "trainable",
+]  # fmt: skip
+Engine = Literal["loop", "fast", "opacus"]
 Key = TypeVar("Key")
+_ENGINES: dict[Engine, Callable[[nn.Module, Sequence[Rows], RowLoss], Iterator[PatientGradients]]] = {
+    "loop": loop,
+    "fast": fast,
+    "opacus": witness,
+}
 
 
 @dataclass(frozen=True)
@@ -50,33 +59,51 @@ class PoissonSampler(Generic[Key]):
         return [patient for patient, joins in zip(patients, coins.tolist(), strict=True) if joins]
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that may change, by name. Frozen ones enter neither the norm nor the sum."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def clipped_sum(
     model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, engine: Engine = "loop"
 ) -> ClippedSum:
     """Sum over `patients` of each one's gradient, clipped to `l2_bound` in joint L2 norm over all trainable tensors.
 
-    Guarantee: adding or removing one patient, with all of that patient's rows, moves the sum by at most `l2_bound`. No
-    patients give zeros. A patient with a non-finite gradient contributes zeros. Engines agree to float32 rounding:
-    `loop` is one ordinary backward per patient and takes any model; `opacus` sums Opacus' per-row gradients by patient
-    and is the independent witness.
+    Guarantee: adding or removing one patient, with all of that patient's rows, moves the sum by at most `l2_bound`, up to
+    float32 rounding (a part in a million). No patients give zeros. A patient with a non-finite gradient contributes zeros.
+    A forward that changes a buffer is refused: it would carry one patient into the gradients of the next.
+
+    Engines agree to float32 rounding. `loop` is one ordinary backward per patient and takes any model; `fast` is one
+    backward for all at the price of plain training, for the layers it knows; `opacus` sums Opacus' per-row gradients by
+    patient and is the independent witness.
     """
     parameters = trainable(model)
     if not parameters:
         raise MechanismRefused("the model has no trainable tensor; unfreeze what the stage trains")
-    gradients = _loop if engine == "loop" else _witness
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    norms: list[float] = []
-    bounded = clip(total, l2_bound)                          # refuses a bound that is none, even without patients
-    for gradient in gradients(model, patients, row_loss) if patients else ():
-        norms.append(math.sqrt(sum(float(g.double().square().sum()) for g in gradient.values())))
-        for name, tensor in clip(gradient, l2_bound).tensors.items():
-            total[name] += tensor
-    return ClippedSum(Bounded(total, bounded.l2_bound), torch.tensor(norms, dtype=torch.float64))
+    norms = [torch.zeros(0, dtype=torch.float64)]
+    clip_factors(norms[0], l2_bound)                         # refuses a bound that is none, even without patients
+    with _buffers_unchanged(model):
+        for gradients in _ENGINES[engine](model, patients, row_loss) if patients else ():
+            norms.append(torch.stack(list(gradients.squares().values())).sum(0).sqrt().cpu())
+            gradients.add_to(total, clip_factors(norms[-1], l2_bound))
+    return ClippedSum(Bounded({name: tensor.detach() for name, tensor in total.items()}, l2_bound), torch.cat(norms))
+
+
+def refuse_disagreement(
+    model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, engine: Engine = "fast", tolerance: float = 1e-4
+) -> None:
+    """Compare `engine` with `loop`, tensor by tensor, on a few patients of the model that will be trained.
+
+    Guarantee: returns only if every trainable tensor's part of every patient's norm, and its part of the sum, are equal to
+    `tolerance`, and to a hundredth of that of the whole for tensors that hardly count. A tensor that is left out of the norm,
+    summed twice or not split by patient is found whatever its size. Only equal or not equal is said.
+    """
+    finite = [rows for rows, one in zip(patients, loop(model, patients, row_loss), strict=True) if one.norm() < math.inf]
+    if not finite:
+        return
+    (norms, sums), (true_norms, true_sums) = (_told(model, finite, row_loss, name) for name in (engine, "loop"))
+    slack = tolerance / 100 * torch.stack(list(true_norms.values())).square().sum(0).sqrt()    # (P,)
+    for name, norm in true_norms.items():
+        apart = (sums[name].double() - true_sums[name].double()).norm()
+        same = (norms[name] - norm).abs() <= tolerance * norm + slack
+        if not (same.all() and apart <= tolerance * true_sums[name].double().norm() + slack.sum() * len(finite)):
+            raise MechanismRefused(f"engine={engine} and engine=loop differ in {name} on this model; run with engine=loop")
 
 
 def private_gradient(
@@ -87,6 +114,7 @@ def private_gradient(
     event: SampledGaussian,
     expected_patients: float,
     randomness: Randomness,
+    engine: Engine = "loop",
 ) -> dict[str, Tensor]:
     """One DP-SGD step's gradient: the noisy clipped sum over a PUBLIC divisor.
 
@@ -98,24 +126,30 @@ def private_gradient(
         raise MechanismRefused(f"expected patients per step {expected_patients} must be a finite positive number")
     if event.replayable != randomness.replayable:
         raise MechanismRefused("the event says the noise is secret and it is not, or the reverse; state what happened")
-    total = clipped_sum(model, patients, row_loss, l2_bound).total
+    total = clipped_sum(model, patients, row_loss, l2_bound, engine).total
     noisy = add_noise(total, event.noise_multiplier, randomness)
     return {name: tensor / expected_patients for name, tensor in noisy.items()}
 
 
-def _loop(model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss) -> list[dict[str, Tensor]]:
-    parameters = trainable(model)
-    names, tensors = list(parameters), list(parameters.values())
-    gradients = []
-    for rows in patients:
-        values = torch.autograd.grad(row_loss(model, rows).mean(), tensors, materialize_grads=True)
-        gradients.append(dict(zip(names, values, strict=True)))
-    return gradients
+def _told(model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, engine: Engine) -> tuple[Tensors, Tensors]:
+    """(P,) norms by tensor, and sums in which the first patient counts once, the second twice and so on."""
+    total = {name: torch.zeros_like(parameter) for name, parameter in trainable(model).items()}
+    norms: dict[str, list[Tensor]] = {name: [] for name in total}
+    weight = 1
+    for gradients in _ENGINES[engine](model, patients, row_loss):
+        for name, square in gradients.squares().items():
+            norms[name].append(square.sqrt().cpu())
+        count = len(norms[next(iter(norms))][-1])
+        gradients.add_to(total, torch.arange(weight, weight + count, dtype=torch.float64))
+        weight += count
+    return {name: torch.cat(parts) for name, parts in norms.items()}, total
 
 
-def _witness(model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss) -> list[dict[str, Tensor]]:
-    sizes = [len(rows[0]) for rows in patients]
-    batch = tuple(torch.cat(column) for column in zip(*patients, strict=True))
-    per_row = row_gradients(model, lambda wrapped: row_loss(wrapped, batch).sum())
-    split = {name: gradient.split(sizes) for name, gradient in per_row.items()}
-    return [{name: parts[p].mean(0) for name, parts in split.items()} for p in range(len(patients))]
+@contextmanager
+def _buffers_unchanged(model: nn.Module) -> Iterator[None]:
+    before = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
+    yield
+    for name, buffer in model.named_buffers():
+        known, version = before.get(name, (None, 0))
+        if buffer is not known or buffer._version != version:
+            raise MechanismRefused(f"forward changed the buffer {name}: what it learned is not private; freeze or remove it")

@@ -41,13 +41,21 @@ def clip(tensors: Tensors, l2_bound: float) -> Bounded:
     | 0                 | unchanged (zero)  |
     | NaN or infinite   | all zeros         |
     """
-    _refuse_bound(l2_bound)
     norm = l2_norm(tensors)
+    scale = float(clip_factors(torch.tensor([norm], dtype=torch.float64), l2_bound))
     if not math.isfinite(norm):
         return Bounded({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, l2_bound)
-    scale = 1.0 if norm <= l2_bound else l2_bound / norm
     # In double: a float32 gradient of 1e38 needs a scale that float32 holds only as a denormal.
     return Bounded({name: (t.double() * scale).to(t.dtype) for name, t in tensors.items()}, l2_bound)
+
+
+def clip_factors(norms: Tensor, l2_bound: float) -> Tensor:
+    """(P,) float64 norms -> (P,) what each contribution is multiplied by: the table of `clip`, a patient a row.
+
+    A norm that is not finite gives 0; the caller must not multiply it with a contribution that is not finite.
+    """
+    _refuse_bound(l2_bound)
+    return torch.where(norms.isfinite(), (l2_bound / norms).clamp(max=1), 0.0)
 
 
 def add_noise(total: Bounded, noise_multiplier: float, randomness: Randomness) -> dict[str, Tensor]:
@@ -59,9 +67,11 @@ def add_noise(total: Bounded, noise_multiplier: float, randomness: Randomness) -
     if not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
         raise MechanismRefused(f"noise multiplier {noise_multiplier} must be a finite positive number")
     deviation = noise_multiplier * total.l2_bound
+    draws = randomness.normal(sum(tensor.numel() for tensor in total.tensors.values())).mul_(deviation)
+    noise = draws.split([tensor.numel() for tensor in total.tensors.values()])
     return {
-        name: (tensor.double() + deviation * randomness.normal(tensor.numel()).view(tensor.shape)).to(tensor.dtype)
-        for name, tensor in total.tensors.items()
+        name: part.view(tensor.shape).to(tensor.device).add_(tensor).to(tensor.dtype)
+        for part, (name, tensor) in zip(noise, total.tensors.items(), strict=True)
     }
 
 

@@ -19,6 +19,25 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"Rehearse a study. {EXIT_CODES}"
 )
 
+measured = typer.Typer(no_args_is_help=True, help="Measure what things cost on this machine.")
+app.add_typer(measured, name="bench")
+
+
+@measured.command()
+def dp(
+    model: Annotated[list[str] | None, typer.Option(help="generator, decoder or encoder; none for all.")] = None,
+    views: Annotated[list[int] | None, typer.Option(min=1, help="Rows of each patient; none for 1 and 4.")] = None,
+    patients: Annotated[int, typer.Option(min=1, help="Patients of a step with one view; a quarter with four.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns whose median is told.")] = 15,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""
+    from simulations.bench import dp as bench
+
+    rows = bench.bench(bench.stages(model or []), views or [1, 4], patients, rounds, threads, console.note)
+    console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(bench.told(rows)))
+
 
 @app.command()
 def phantom(

@@ -54,6 +54,10 @@ class Code(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.code
 
+    def patient_gradients(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+        """(P, K, ...) twice -> (P, *shape); see privacy.fast_layers."""
+        return {"code": grad.sum(tuple(range(1, grad.dim() - self.code.dim())))}
+
 
 class PerPosition(nn.Module):
     """A linear map of its own at every token: (B, N, C) -> (B, N, E)."""
@@ -64,6 +68,15 @@ class PerPosition(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.einsum("bnc,nce->bne", z, self.weight)
+
+    def patient_gradients(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+        """(P, K, N, C) and (P, K, N, E) -> (P, N, C, E); see privacy.fast_layers."""
+        return {"weight": torch.einsum("pknc,pkne->pnce", x, grad)}
+
+    def patient_squares(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+        """Their squared norms, (P,), from the inner products of rows at every token: nothing of the weights' size is made."""
+        rows_x, rows_grad = (torch.einsum("pknc,plnc->pnkl", rows, rows) for rows in (x, grad))
+        return {"weight": (rows_x * rows_grad).sum((1, 2, 3))}
 
 
 class Attention(nn.Module):

@@ -28,6 +28,10 @@ class Mix(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         return torch.einsum("bkdhw,k->bdhw", maps, self.weight)
 
+    def patient_gradients(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+        """(P, K, maps, D, H, W) and (P, K, D, H, W) -> (P, maps); see privacy.fast_layers."""
+        return {"weight": torch.einsum("pkmdhw,pkdhw->pm", x, grad)}
+
 
 class Style(nn.Module):
     """What scanners differ in, and little else: a tone curve, tissue contrast and a smooth receive field.

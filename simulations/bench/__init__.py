@@ -1,0 +1,1 @@
+"""What privacy costs, measured: private steps against plain ones in one process."""

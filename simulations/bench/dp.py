@@ -1,0 +1,180 @@
+"""`braing3n-sim bench dp`: the cost of a private step over a plain step, same model, same patients, same views.
+
+A step is forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All steps of a model take turns in
+one process, and every private time is divided by the plain time of the same turn, so a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypedDict
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from braing3n_core.errors import UsageError
+from braing3n_core.plan import StageName
+from privacy.dp_sgd import Engine, private_gradient, trainable
+from privacy.errors import MechanismRefused
+from privacy.events import SampledGaussian
+from privacy.randomness import SecretNoise
+from simulations.bench.rivals import Mode, opacus_step
+from simulations.bench.subjects import NAMES, Subject, subject
+
+Step = Callable[[], None]
+Say = Callable[[str], None]
+METHODS: Final = ("ours", "loop", "opacus_hooks", "functorch", "ghost")
+_CLIP, _NOISE, _LEARNING_RATE = 1.0, 1.0, 1e-4
+_LIMITS: Final[dict[StageName, tuple[float, float]]] = {     # with one view, with four or more
+    "generator": (1.15, 1.10),
+    "decoder": (1.15, 1.10),
+    "encoder": (1.25, 1.25),
+}
+_ENGINES: Final[dict[str, Engine]] = {"ours": "fast", "loop": "loop"}
+_MODES: Final[dict[str, Mode]] = {"opacus_hooks": "hooks", "functorch": "functorch", "ghost": "ghost"}
+
+
+class Row(TypedDict):
+    """One line of the table: times and peak memories as ratios to the plain step, or why there is none."""
+
+    model: str
+    views: int
+    patients: int
+    ours: float | str
+    loop: float | str
+    opacus_hooks: float | str
+    functorch: float | str
+    ghost: float | str
+    memory: dict[str, float]
+    limit: float
+
+
+def stages(names: Sequence[str]) -> list[StageName]:
+    """The stages so named, all if none is. Raises UsageError for another name."""
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        raise UsageError(f"there is no model {min(unknown)!r} to measure; name {', '.join(NAMES)}, or none for all")
+    return [stage for stage in NAMES if stage in names or not names]
+
+
+def bench(
+    stages: Sequence[StageName], views: Sequence[int], patients: int, rounds: int, threads: int, say: Say
+) -> list[Row]:
+    """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
+    torch.set_num_threads(threads)
+    rows = []
+    for stage in stages:
+        for count in views:
+            say(f"{NAMES[stage]}, views={count}")
+            rows.append(_row(subject(stage, max(1, patients // count), count), count, rounds))
+    return rows
+
+
+def limit(stage: StageName, views: int) -> float:
+    """What a private step may cost at most, over a plain one."""
+    return _LIMITS[stage][views >= 4]
+
+
+def told(rows: Sequence[Row]) -> Iterator[str]:
+    """The table for people."""
+    yield f"{'model':32}{'views':>6}" + "".join(f"{name:>14}" for name in METHODS) + f"{'limit':>7}{'memory':>8}"
+    for row in rows:
+        cells = [row["ours"], row["loop"], row["opacus_hooks"], row["functorch"], row["ghost"]]
+        times = "".join(f"{cell:14.2f}" if isinstance(cell, float) else f"{'refused':>14}" for cell in cells)
+        yield f"{row['model']:32}{row['views']:6d}{times}{row['limit']:7.2f}{row['memory']['ours']:8.2f}"
+    reasons = {str(row[name]): None for row in rows for name in METHODS if isinstance(row[name], str)}
+    yield from (f"refused: {reason}" for reason in reasons)
+
+
+def _row(chosen: Subject, views: int, rounds: int) -> Row:
+    steps, refusals = _steps(chosen, views)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            times[name].append(_seconds(step))
+    ratios = {name: _median_ratio(own, times["plain"]) for name, own in times.items()}
+    peaks = {name: _peak_bytes(step) for name, step in steps.items()}
+    found: Mapping[str, float | str] = {**ratios, **refusals}
+    return Row(
+        model=NAMES[chosen.stage], views=views, patients=len(chosen.patients), ours=found["ours"], loop=found["loop"],
+        opacus_hooks=found["opacus_hooks"], functorch=found["functorch"], ghost=found["ghost"],
+        memory={name: peak / peaks["plain"] for name, peak in peaks.items() if name != "plain"},
+        limit=limit(chosen.stage, views),
+    )  # fmt: skip
+
+
+def _steps(chosen: Subject, views: int) -> tuple[dict[str, Step], dict[str, str]]:
+    """Every step that runs, each on a model of its own and run once to warm up, and for the others why they do not."""
+    steps: dict[str, Step] = {"plain": _plain(chosen)}
+    refusals: dict[str, str] = {}
+    steps["plain"]()
+    for name in METHODS:
+        if views > 1 and name in _MODES:
+            refusals[name] = "Opacus clips rows: with several rows of one patient that is another mechanism"
+            continue
+        try:
+            step = _private(chosen, _ENGINES[name]) if name in _ENGINES else _rival(chosen, _MODES[name])
+            step()
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, MechanismRefused) as error:
+            refusals[name] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        else:
+            steps[name] = step
+    return steps, refusals
+
+
+def _plain(chosen: Subject) -> Step:
+    model, batch = copy.deepcopy(chosen.model), chosen.batch
+    optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
+
+    def step() -> None:
+        chosen.loss(model, batch).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _private(chosen: Subject, engine: Engine) -> Step:
+    """The step that sites run, with secret noise."""
+    model, event, noise = copy.deepcopy(chosen.model), SampledGaussian(chosen.stage, _NOISE, 0.5, 1), SecretNoise()
+    optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
+
+    def step() -> None:
+        expected = float(len(chosen.patients))
+        found = private_gradient(model, chosen.patients, chosen.loss, _CLIP, event, expected, noise, engine)
+        for name, parameter in trainable(model).items():
+            parameter.grad = found[name]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _rival(chosen: Subject, mode: Mode) -> Step:
+    return opacus_step(chosen, mode, _CLIP, _NOISE, _LEARNING_RATE)
+
+
+def _seconds(step: Step) -> float:
+    """Processor seconds of all threads: what the step cost, however many others share the machine."""
+    started = time.process_time()
+    step()
+    return time.process_time() - started
+
+
+def _median_ratio(own: Sequence[float], plain: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(own, plain, strict=True))
+
+
+def _peak_bytes(step: Step) -> int:
+    """The most tensor memory a step holds at once, beyond what it began with."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        step()
+    held = peak = 0
+    for event in watched.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

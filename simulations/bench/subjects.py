@@ -1,0 +1,85 @@
+"""The three networks that are trained, on a grid whose every cube is a token, with patients of random numbers.
+
+Times and memory depend on shapes alone, so the data are noise: P patients with K rows each, 216 tokens of the tiny preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from braing3n_core.models.brain import Brain
+from braing3n_core.models.decoder import Decoder
+from braing3n_core.models.generator import Generator
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
+from braing3n_core.models.trainable import NETWORKS
+from braing3n_core.plan import DEFAULT_VARIABLES, StageName
+from braing3n_core.training import draw_rows, row_loss
+from privacy.dp_sgd import RowLoss, Rows
+
+NAMES: Final[dict[StageName, str]] = {
+    "generator": "DiT generator, 216 tokens",
+    "decoder": "decoder, 48^3 voxels",
+    "encoder": "MAE, 54 of 216 tokens visible",
+}
+_PRESET: Final = PRESETS["tiny"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network with all its weights trainable, and the rows of one step."""
+
+    stage: StageName
+    model: nn.Module
+    patients: Sequence[Rows]
+    loss: RowLoss
+
+    @property
+    def batch(self) -> Rows:
+        """All rows, for a step that knows no patients."""
+        return tuple(torch.cat(column) for column in zip(*self.patients, strict=True))
+
+
+def subject(stage: StageName, patients: int, views: int) -> Subject:
+    """The network of `stage` with every weight random, and `views` rows of each of `patients` patients."""
+    torch.manual_seed(0)
+    model = _filled()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model.requires_grad_(False)
+    for network in NETWORKS[stage]:
+        model.get_submodule(network).requires_grad_(True)
+    draws = torch.Generator().manual_seed(1)
+    rows = [draw_rows(stage, _scan(stage, draws), model, views, draws) for _ in range(patients)]
+    return Subject(stage, model, rows, row_loss(stage))
+
+
+def _filled() -> Brain:
+    """A brain that fills its box: no cube is left out for being outside the template's."""
+    model, everywhere = Brain(_PRESET, DEFAULT_VARIABLES), torch.arange(_PRESET.tokens)
+    model.encoder, model.masked = Encoder(_PRESET, everywhere), MaskedDecoder(_PRESET, everywhere)
+    tissue = torch.full((3, *_PRESET.shape), 1 / 3)
+    model.decoder = Decoder(_PRESET, everywhere, torch.ones(_PRESET.shape, dtype=torch.bool), tissue)
+    model.generator = Generator(_PRESET, everywhere, DEFAULT_VARIABLES)
+    model.centre = torch.zeros(_PRESET.tokens, _PRESET.latent_width)
+    return model
+
+
+def _scan(stage: StageName, draws: torch.Generator) -> tuple[Tensor, ...]:
+    """What the stage keeps of one patient with one scan."""
+    tokens = _PRESET.tokens
+    match stage:
+        case "encoder":
+            return (torch.randn(1, tokens, _PRESET.patch_voxels, generator=draws),)
+        case "decoder":
+            volume = torch.rand(1, 1, *_PRESET.shape, generator=draws)
+            return torch.randn(1, tokens, _PRESET.encoder_width, generator=draws), volume
+        case "generator":
+            latents = torch.randn(1, tokens, _PRESET.latent_width, generator=draws)
+            return latents, torch.full((1, len(DEFAULT_VARIABLES)), 0.5)

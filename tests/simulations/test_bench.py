@@ -1,0 +1,66 @@
+"""The benchmark measures what it says: side by side, every method or why not, in the shape that programs read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from braing3n_core.errors import UsageError
+from privacy.dp_sgd import clipped_sum
+from simulations.bench import dp
+from simulations.bench.subjects import NAMES, subject
+
+BIN = Path(sys.executable).parent / "braing3n-sim"
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_what_is_timed_is_a_whole_network_with_all_its_tokens(stage: str) -> None:
+    chosen = subject(stage, 1, 2)
+    assert chosen.model.tokens == 216
+    assert all(len(column) == 2 for column in chosen.patients[0])
+    found = clipped_sum(chosen.model, chosen.patients, chosen.loss, 1.0, "fast")
+    silent = [name for name, tensor in found.total.tensors.items() if tensor.abs().max() == 0]
+    # Embeddings of levels that nobody has, and of codes that were not hidden, are the only ones a row may not reach.
+    assert all("conditions" in name for name in silent), silent
+
+
+def test_peak_memory_counts_what_is_held_at_once() -> None:
+    def step() -> None:
+        first = torch.zeros(1_000_000)
+        second = first + 1
+        del first
+        _ = second * 2
+
+    step()
+    assert 8e6 <= dp._peak_bytes(step) < 8.1e6
+
+
+def test_medians_are_of_ratios_of_the_same_turn() -> None:
+    assert dp._median_ratio([1.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_limits_are_those_that_were_promised() -> None:
+    assert (dp.limit("generator", 1), dp.limit("decoder", 4), dp.limit("encoder", 4)) == (1.15, 1.10, 1.25)
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="no model 'brain' to measure"):
+        dp.stages(["brain"])
+
+
+@pytest.mark.slow
+def test_the_table_for_programs() -> None:
+    words = ["bench", "dp", "--model", "encoder", "--views", "1", "--views", "2", "--patients", "2", "--rounds", "1", "--json"]
+    done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=850, check=True)
+    one, two = json.loads(done.stdout)["rows"]
+    assert (one["model"], one["views"], one["patients"], one["limit"]) == (NAMES["encoder"], 1, 2, 1.25)
+    assert all(one[name] > 0 for name in dp.METHODS if name != "ghost")
+    assert (two["views"], two["patients"]) == (2, 1)
+    assert "clips rows" in two["opacus_hooks"]
+    assert two["ours"] > 0
+    assert one["memory"]["ours"] > 0
