@@ -18,7 +18,7 @@ from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import DEFAULT_VARIABLES, TrainingPlan
 from braing3n_core.state import load, save
 
-_WEIGHTS = Path(str(files("braing3n_core") / "weights"))
+SHIPPED = Path(str(files("braing3n_core") / "weights"))
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
@@ -29,7 +29,7 @@ def load_prior(plan: TrainingPlan) -> Brain:
     """
     if plan.variables != DEFAULT_VARIABLES:
         raise PlanRefused("the shipped prior knows the default variables alone; leave [[variables]] out of the plan")
-    return read_prior(_WEIGHTS / f"{plan.preset}.safetensors")
+    return read_prior(SHIPPED / f"{plan.preset}.safetensors")
 
 
 def read_prior(path: Path) -> Brain:

@@ -84,6 +84,25 @@ def prior(
     console.show(str(train_prior(PriorRecipe.load(_found(recipe)), out, console.note)))
 
 
+@app.command()
+def probe(
+    data: Annotated[list[str], typer.Option(help="site=DIR, once per site.")],
+    out: Annotated[Path, typer.Option(help="Folder for probe.json and the cache of aligned scans.")],
+    recipe: Annotated[Path, typer.Option(help="Whose grid, variables and registration.")] = Path("real_three_sites.toml"),
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+) -> None:
+    """What a linear map reads from the frozen encoder: age, sex, site and more, beside voxels, PCA and knowing nothing."""
+    from braing3n_core.plan import TrainingPlan
+    from braing3n_core.prior import load_prior, read_prior
+    from simulations import probe as probes
+
+    plan = probes.plan_for(TrainingPlan.load(_found(recipe)), data)
+    people = probes.gather(plan, data, out / "cache", console.note)
+    scores = probes.benchmark(plan, read_prior(weights) if weights else load_prior(plan), people, console.note)
+    probes.write(scores, out / "probe.json")
+    console.show("\n".join(probes.told(scores)))
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-sim")

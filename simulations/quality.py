@@ -17,6 +17,7 @@ from torch import Tensor
 from braing3n_core import metrics
 from braing3n_core.data.cohort import Patient
 from braing3n_core.data.template import template
+from braing3n_core.embedding import embed
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measure
@@ -162,11 +163,9 @@ def _psnrs(model: Brain, volumes: Tensor, brain: Tensor) -> Iterator[float]:
         yield from (metrics.psnr(a, b, brain) for a, b in zip(part, rebuilt, strict=True))
 
 
-@torch.no_grad()
 def _features(public: Brain, volumes: Tensor) -> np.ndarray:
     """(n, f) mean-pooled tokens of the public encoder, the same for every arm."""
-    tokens = torch.cat([public.encoder(public.cubes(part)).mean(1) for part in volumes.split(8)])
-    return tokens.double().numpy()
+    return embed(public, volumes).double().numpy()
 
 
 def _ventricles(plan: TrainingPlan, volumes: Tensor) -> np.ndarray:
