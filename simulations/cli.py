@@ -12,12 +12,14 @@ import typer
 
 from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
+from simulations.bench.cli import bench
 
 RECIPES = Path(__file__).parent / "recipes"
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"Rehearse a study. {EXIT_CODES}"
 )
+app.add_typer(bench, name="bench")
 
 
 @app.command()

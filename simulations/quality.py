@@ -97,7 +97,7 @@ def _scores(
     brain = template(plan.model).mask
     # Ventricles are left to the model here: what a hospital's ageing looks like must come out of age and diagnosis.
     asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
-    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.guidance)
+    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights)
     ages = np.array([_age(row) for row in reference.conditions])
     return Scores(
         reconstruction=float(np.mean([*_psnrs(model, reference.volumes, brain)])),
@@ -152,7 +152,7 @@ def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
     """Ventricles asked for and measured, ml, spread evenly over their range; nothing else is asked for."""
     requested = np.linspace(*CONTROL_ML, CONTROL_VOLUMES)
     rows: list[dict[str, Condition]] = [{"ventricles": float(value), "modality": "T1w"} for value in requested]
-    made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.guidance)
+    made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.weights)
     return requested, _ventricles(plan, made)
 
 

@@ -1,8 +1,8 @@
 """Linear probes: what a linear map can read from frozen features, always on people it was not fitted to.
 
 n people, f features, k outputs. Ridge in its dual form, since features outnumber people; the strength is chosen inside the
-training people by leave-one-out in closed form (Golub, Heath and Wahba 1979), so the tested people never have a say. Sums run in
-torch, whose threads the program sets.
+training people by leave-one-out in closed form (Golub, Heath and Wahba 1979), so the tested people never have a say. Sums run
+in torch, whose threads the program sets.
 """
 
 from __future__ import annotations

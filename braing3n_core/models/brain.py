@@ -32,8 +32,7 @@ class Brain(nn.Module):
     def __init__(self, preset: Preset, variables: Sequence[Continuous | Categorical]) -> None:
         super().__init__()
         public = template(preset)
-        brain = torch.from_numpy(binary_dilation(public.mask.numpy()))
-        inside = cubes_from_volume(brain[None, None].float(), preset.patch)[0].sum(1).nonzero()[:, 0]
+        brain, inside = where_brain_is(preset)
         tissue = torch.stack([public.gm, public.wm, public.csf])
         self.preset, self.variables = preset, tuple(variables)
         self.encoder = Encoder(preset, inside)
@@ -72,3 +71,9 @@ def _code(variable: Continuous | Categorical, value: Condition) -> float:
     if isinstance(variable, Categorical):
         return float(variable.levels.index(str(value)))
     return (float(value) - variable.low) / (variable.high - variable.low)
+
+
+def where_brain_is(preset: Preset) -> tuple[Tensor, Tensor]:
+    """(D, H, W) bool, the template's brain widened by one voxel, and (N,) places of the tokens that touch it."""
+    brain = torch.from_numpy(binary_dilation(template(preset).mask.numpy()))
+    return brain, cubes_from_volume(brain[None, None].float(), preset.patch)[0].sum(1).nonzero()[:, 0]
