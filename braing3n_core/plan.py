@@ -202,6 +202,7 @@ class TrainingPlan(Frozen):
     seed: int
     preset: PresetName = "tiny"
     start: Literal["prior", "scratch"] = "prior"             # of training: the shipped prior, or weights drawn from the seed
+    quantizer: Annotated[str, Field(pattern=r"^(none|fsq:([2-9]|[1-9][0-9]{1,2}))$")] = "none"  # levels of a discrete latent
     variables: tuple[Variable, ...] = DEFAULT_VARIABLES
     data: Data = Data()
     sites: Annotated[tuple[Site, ...], Field(min_length=1)]
@@ -242,6 +243,12 @@ class TrainingPlan(Frozen):
         """The sizes behind the preset's name."""
         return PRESETS[self.preset]
 
+    @property
+    def levels(self) -> int | None:
+        """Levels of a discrete latent; None where latents stay continuous."""
+        _, _, levels = self.quantizer.partition(":")
+        return int(levels) if levels else None
+
     def stage(self, name: str) -> Stage:
         """The stage called `name`. Raises PlanRefused if the plan has none."""
         for stage in self.stages:
@@ -259,8 +266,9 @@ class TrainingPlan(Frozen):
     def canonical(self) -> str:
         """The plan as canonical JSON: sorted keys, no spaces. Law: from_json(canonical()) == self."""
         tables = self.model_dump(mode="json")
-        if self.start == "prior":
-            del tables["start"]                              # plans written before the key keep their digest
+        for key, unset in (("start", "prior"), ("quantizer", "none")):
+            if tables[key] == unset:
+                del tables[key]                              # plans written before the key keep their digest
         return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property

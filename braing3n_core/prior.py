@@ -17,6 +17,7 @@ from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS, Preset
+from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, TrainingPlan
 from braing3n_core.state import load, save
 
@@ -32,8 +33,11 @@ def load_prior(plan: TrainingPlan) -> Brain:
     """
     _refuse_changed_variables(plan)
     if plan.start == "scratch":
-        return from_scratch(plan.model, plan.variables, plan.seed)
-    return read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables)
+        model = from_scratch(plan.model, plan.variables, plan.seed)
+    else:
+        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables)
+    model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
+    return model
 
 
 def from_scratch(preset: Preset, variables: Sequence[Continuous | Categorical], seed: int) -> Brain:

@@ -62,6 +62,7 @@ def test_any_change_changes_the_digest() -> None:
         ({"stages": [TABLES["stages"][0] | {"trainable": "lora:0"}]}, "trainable"),
         ({"preset": "base"}, 'no prior ships for preset base; write start = "scratch"'),
         ({"preset": "huge"}, "preset"),
+        ({"quantizer": "fsq:1"}, "quantizer"),
         ({"release": TABLES["release"] | {"guidance": 2.0, "guidance_of": {"age": 2.0}}}, "weigh all conditions together"),
         ({"release": TABLES["release"] | {"guidance_of": {"aeg": 2.0}}}, "did you mean 'age'"),
         ({"release": TABLES["release"] | {"guidance_of": {"age": -1.0}}}, "guidance_of"),
@@ -98,8 +99,10 @@ def test_a_plan_written_before_a_key_keeps_its_digest(recipe: str) -> None:
 def test_a_new_key_that_is_used_is_part_of_the_digest() -> None:
     each = plan(release=TABLES["release"] | {"guidance_of": {"age": 2.0}})
     small = plan(preset="small", start="scratch")
-    assert len({plan().digest, each.digest, small.digest, plan(start="scratch").digest}) == 4
-    for changed in (each, small):
+    discrete = plan(quantizer="fsq:15")
+    assert len({plan().digest, each.digest, small.digest, plan(start="scratch").digest, discrete.digest}) == 5
+    assert (discrete.levels, plan().levels) == (15, None)
+    for changed in (each, small, discrete):
         assert TrainingPlan.from_json(changed.canonical()) == changed
     assert each.release.weights == {"age": 2.0}
     assert plan().release.weights == 1.0

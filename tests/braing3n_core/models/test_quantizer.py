@@ -13,8 +13,12 @@ from braing3n_core.metrics import psnr
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.quantizer import FiniteScalar, edit
+from braing3n_core.models.trainable import select_trainable
 from braing3n_core.plan import Hospital
-from braing3n_core.prior import SHIPPED, read_prior
+from braing3n_core.prior import SHIPPED, load_prior, read_prior
+from braing3n_core.training import draw_rows, row_loss
+from tests.client.studies import study
+from tests.small import SMALL, small_brain, stage
 
 LEVELS = 15
 TINY = PRESETS["tiny"]
@@ -87,3 +91,27 @@ def test_editing_one_token_changes_its_neighbourhood_alone(prior: Brain, people:
         assert float(change[away > 2].max()) == 0
         near.append(float(change[away <= 1].sum() / change.sum()))
     assert sum(near) / len(near) > 0.9
+
+
+def test_a_brain_with_a_quantizer_decodes_and_learns_from_discrete_tokens_alone() -> None:
+    model, z = small_brain(), torch.randn(1, small_brain().tokens, SMALL.latent_width)
+    names, smooth = list(model.state_dict()), model.decode(z)
+    model.quantizer = FiniteScalar(5)
+    assert list(model.state_dict()) == names
+    digits = model.quantizer.read(z)
+    assert torch.allclose(model.decode(z), model.decoder(model.quantizer.write(digits)), atol=1e-5)
+    assert not torch.allclose(model.decode(z), smooth, atol=1e-4)
+    select_trainable(model, stage("decoder", "all"), seed=0)
+    x = torch.rand(2, 1, *SMALL.shape)
+    data = (model.encoder(model.cubes(x)).detach(), x)
+    row_loss("decoder")(model, draw_rows("decoder", data, model, 2, torch.Generator().manual_seed(0))).sum().backward()
+    assert model.projection.weight.grad is not None
+    assert float(model.projection.weight.grad.abs().sum()) > 0, "the gradient passes the rounding"
+
+
+def test_a_plan_asks_for_discrete_tokens() -> None:
+    plan = study(quantizer="fsq:15")
+    quantizer = load_prior(plan).quantizer
+    assert quantizer is not None
+    assert quantizer.levels == 15
+    assert load_prior(study()).quantizer is None
