@@ -105,6 +105,23 @@ def probe(
     console.show("\n".join(probes.told(scores)))
 
 
+@app.command()
+def swap(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
+    people: Annotated[int, typer.Option(min=2, help="Synthetic people, each made before and after.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+) -> None:
+    """Change one condition of the same synthetic people: does it act, and do the other measures stay?"""
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import swap as swapping
+
+    found = swapping.swaps(read_prior(weights or SHIPPED / "tiny.safetensors"), people, 1, steps)
+    if out:
+        swapping.write(found, out)
+    console.show("\n".join(swapping.told(found)))
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-sim")

@@ -152,7 +152,8 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
     )
     yield row(
         "held-out patients that a generated one is like", "coverage", "closer", "two halves of the held-out patients",
-        floors["coverage"].floor, "coverage", f"within reach of the {_NEIGHBOURS}th neighbour or the last, {floors['coverage'].rows} patients",
+        floors["coverage"].floor, "coverage",
+        f"within reach of the {_NEIGHBOURS}th neighbour or the last, {floors['coverage'].rows} patients",
     )
     yield row(
         "largest difference in tissue volumes", "|Cohen's d|", "lower", "two halves of the held-out patients",
