@@ -32,7 +32,7 @@ class Swap:
     before: str
     after: str
     image: float
-    effects: dict[str, float]                                # measure -> standard deviations between people
+    effects: dict[str, float]                                # measure -> deviations between people who share conditions
 
 
 def swaps(model: Brain, people: int, seed: int, steps: int) -> list[Swap]:
