@@ -16,6 +16,7 @@ from braing3n_core.data.template import template
 from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.models.brain import Brain
+from braing3n_core.models.population import Population
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, TrainingPlan
@@ -88,8 +89,26 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
     new = range(known, len(model.variables))
     prefixes = tuple(f"generator.conditions.{part}.{place}." for part in ("known", "null") for place in new)
     own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(prefixes)}
+    if new:
+        tensors = {**tensors, **_widened(model.generator.population, tensors)}
     try:
         model.load_state_dict(own | {name: tensor.to(torch.float32) for name, tensor in tensors.items()})
     except RuntimeError as error:
         why = str(error).splitlines()[0]
         raise IntegrityError(f"the prior does not fit this version's model ({why}); install the package again") from error
+
+
+def _widened(population: Population, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored weights of the population among the features of more variables.
+
+    Features come in two halves that begin alike, so each stored half lies at the beginning of a new one; what is new answers
+    with zero.
+    """
+    whiten, respond = "generator.population.whiten", "generator.population.respond.weight"
+    old, wide = tensors[whiten].float(), population.whiten.clone()
+    half, longer = len(old) // 2, len(wide) // 2
+    place = torch.cat([torch.arange(half), longer + torch.arange(half)])
+    wide[place[:, None], place] = old
+    answers = torch.zeros_like(population.respond.weight)
+    answers[:, place] = tensors[respond].float()
+    return {whiten: wide, respond: answers}

@@ -14,6 +14,7 @@ from math import prod
 from braing3n_core.models.brain import where_brain_is
 from braing3n_core.models.decoder import STYLE_WAVES
 from braing3n_core.models.generator import WAVES
+from braing3n_core.models.population import DIRECTIONS
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import Categorical, Continuous
 
@@ -83,7 +84,7 @@ def parameters(preset: Preset, variables: Variables, n: int) -> dict[str, int]:
     generator = [
         _linear(latent, g), n * g, _linear(2 * WAVES, g) + _linear(g, g), known + g * len(variables), _linear(g, g),
         _linear(g, 6 * g), preset.generator_depth * (6 * g + _linear(g, 3 * g) + _linear(g, g) + _mlp(g)),
-        _linear(g, 2 * g), _linear(g, latent), n * latent,
+        _linear(g, 2 * g), _linear(g, latent), DIRECTIONS * _features(variables),
     ]  # fmt: skip
     return {
         "encoder": _linear(v, c) + preset.encoder_depth * _block(c) + 2 * c,
@@ -162,7 +163,14 @@ def _field_flops(preset: Preset, variables: Variables, n: int) -> int:
     g, latent = preset.generator_width, preset.latent_width
     waves = 1 + sum(isinstance(one, Continuous) for one in variables)
     conditions = 2 * WAVES * g * waves + 2 * g * g + 6 * g * g + 2 * g * g
-    return 2 * (2 * n * latent * g + conditions) + preset.generator_depth * _block_flops(n, g)
+    features = _features(variables)
+    shift = features * features + features * DIRECTIONS + DIRECTIONS * n * latent
+    return 2 * (2 * n * latent * g + conditions + shift) + preset.generator_depth * _block_flops(n, g)
+
+
+def _features(variables: Variables) -> int:
+    """Of the population's shift; braing3n_core.models.population lists them."""
+    return 2 * (1 + sum(1 if isinstance(one, Continuous) else len(one.levels) - 1 for one in variables))
 
 
 def _block_flops(n: int, c: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from braing3n_core.models.brain import Brain
-from braing3n_core.models.generator import MISSING
+from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.trainable import select_trainable
 from braing3n_core.plan import DEFAULT_VARIABLES
