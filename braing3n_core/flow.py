@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]                # (B, N, C) latents, (B,) times -> (B, N, C)
+Sampler = Callable[[Velocity, Tensor, int], Tensor]          # field, starting noise, steps -> data
 _REFERENCE_DIMENSION = 4096                                  # of Esser et al., arXiv 2403.03206, and of RAE, arXiv 2510.11690
 
 
@@ -25,11 +26,21 @@ def between(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * data + t * noise
 
 
-def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
-    """Integrate from noise (t=1) to data (t=0) in `steps` Heun steps; the last one is Euler, as t=0 needs no look-ahead."""
-    times = time_shift(torch.linspace(1, 0, steps + 1), math.prod(noise.shape[1:])).tolist()
+def euler(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
+    """Integrate from noise (t=1) to data (t=0) in `steps` Euler steps: one evaluation each, error of first order in 1/steps."""
     z = noise
-    for now, then in pairwise(times):
+    for now, then in pairwise(_times(noise, steps)):
+        z = z + (then - now) * velocity(z, z.new_full((len(z),), now))
+    return z
+
+
+def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
+    """Integrate from noise (t=1) to data (t=0) in `steps` Heun steps: two evaluations each, error of second order in 1/steps.
+
+    The last step is Euler's, as t=0 needs no look-ahead; its own error shrinks as its square.
+    """
+    z = noise
+    for now, then in pairwise(_times(noise, steps)):
         slope = velocity(z, z.new_full((len(z),), now))
         guess = z + (then - now) * slope
         if then > 0:
@@ -38,6 +49,20 @@ def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     return z
 
 
-def guided(conditional: Tensor, unconditional: Tensor, weight: float) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598); weight 1 is the plain conditional field."""
-    return unconditional + weight * (conditional - unconditional)
+def guided(conditional: Tensor, without: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Guidance with a weight of its own per variable: conditional + sum_k (w_k - 1)(conditional - without_k).
+
+    `without[k]` is the field with variable k alone hidden. All weights 1 is the plain conditional field. With the one
+    field that hides every variable it is classifier-free guidance (Ho and Salimans, arXiv 2207.12598); with several it is their
+    composition (Liu et al., arXiv 2206.01714), in which the differences of the variables add up.
+    """
+    field = conditional
+    for hidden, weight in zip(without, weights, strict=True):
+        field = field + (weight - 1) * (conditional - hidden)
+    return field
+
+
+def _times(noise: Tensor, steps: int) -> list[float]:
+    """Falling times from 1 to 0, denser near data for small latents and near noise for large ones."""
+    times: list[float] = time_shift(torch.linspace(1, 0, steps + 1), math.prod(noise.shape[1:])).tolist()
+    return times

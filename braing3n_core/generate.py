@@ -1,4 +1,4 @@
-"""From conditions to volumes: noise, a few Heun steps, decode. Deterministic: the same seed gives the same volumes."""
+"""From conditions to volumes: noise, a few steps, decode. Deterministic: the same seed gives the same volumes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from braing3n_core.flow import guided, heun
+from braing3n_core.errors import UsageError
+from braing3n_core.flow import Sampler, Velocity, guided, heun
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
 
+Guidance = float | Mapping[str, float]                       # one weight for all conditions, or one per variable
 BRIGHTEST = 1.3                                              # of the scaled intensities that training saw
 
 
@@ -26,32 +28,72 @@ def generate(
     seed: int,
     *,
     steps: int,
-    guidance: float,
+    guidance: Guidance,
     batch: int = 8,
     noise: Tensor | None = None,
+    sampler: Sampler = heun,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """(n, 1, D, H, W) volumes, one per row of `conditions`, in [0, 1.3] and zero outside the brain.
 
-    `noise` (n, N, C) in place of the seed's own lets a sweep share one person. `guidance` 1 is the plain conditional field.
+    `noise` (n, N, C) in place of the seed's own lets a sweep share one person. `guidance` 1 is the plain conditional field;
+    a mapping weighs each variable on its own, and those it leaves out have weight 1. Raises UsageError for a variable that
+    the model does not have.
     """
+    _refuse_unknown(model, guidance)
     codes = model.codes(conditions)
     start = noise_of(model, seed, len(conditions)) if noise is None else noise
     volumes = []
     for first in range(0, len(codes), batch):
         part = slice(first, first + batch)
-        volumes.append(_sampled(model, start[part], codes[part], steps, guidance))
+        volumes.append(_sampled(model, start[part], codes[part], steps, guidance, sampler))
         if progress:
             progress(min(first + batch, len(codes)), len(codes))
     return torch.cat(volumes)
 
 
+def counterfactuals(
+    model: Brain,
+    person: Mapping[str, Condition],
+    name: str,
+    values: Sequence[Condition],
+    seed: int,
+    *,
+    steps: int,
+    guidance: Guidance,
+) -> Tensor:
+    """(n, 1, D, H, W): one synthetic person with condition `name` set to each of `values`; noise and all else are the same."""
+    _refuse_unknown(model, {name: 1.0})
+    noise = noise_of(model, seed, 1).expand(len(values), -1, -1)
+    rows = [{**person, name: value} for value in values]
+    return generate(model, rows, seed, steps=steps, guidance=guidance, noise=noise)
+
+
+def _refuse_unknown(model: Brain, guidance: Guidance) -> None:
+    known = [variable.name for variable in model.variables]
+    for name in guidance if isinstance(guidance, Mapping) else ():
+        if name not in known:
+            raise UsageError(f"the generator has no variable {name!r}; it has {', '.join(known)}")
+
+
 @torch.no_grad()
-def _sampled(model: Brain, noise: Tensor, codes: Tensor, steps: int, guidance: float) -> Tensor:
-    nothing = torch.full_like(codes, MISSING)
+def _sampled(model: Brain, noise: Tensor, codes: Tensor, steps: int, guidance: Guidance, sampler: Sampler) -> Tensor:
+    field = _field(model, codes, guidance)
+    return model.decode(sampler(field, noise, steps)).clamp(0, BRIGHTEST)
+
+
+def _field(model: Brain, codes: Tensor, guidance: Guidance) -> Velocity:
+    """The guided velocity; each distinct set of hidden conditions costs one more evaluation of the network."""
+    if isinstance(guidance, Mapping):
+        weights = {column: guidance.get(v.name, 1.0) for column, v in enumerate(model.variables)}
+        columns = [column for column, weight in weights.items() if weight != 1]
+        hidden = [codes.clone().index_fill_(1, torch.tensor([column]), MISSING) for column in columns]
+        strengths = [weights[column] for column in columns]
+    else:
+        hidden = [] if guidance == 1 else [torch.full_like(codes, MISSING)]
+        strengths = [guidance] * len(hidden)
 
     def velocity(z: Tensor, t: Tensor) -> Tensor:
-        conditional: Tensor = model.generator(z, t, codes)
-        return conditional if guidance == 1 else guided(conditional, model.generator(z, t, nothing), guidance)
+        return guided(model.generator(z, t, codes), [model.generator(z, t, each) for each in hidden], strengths)
 
-    return model.decode(heun(velocity, noise, steps)).clamp(0, BRIGHTEST)
+    return velocity

@@ -31,7 +31,9 @@ from braing3n_core.models.presets import PRESETS, Preset
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+PresetName = Literal["tiny", "small", "base"]
 StageName = Literal["encoder", "decoder", "generator"]
+WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
 
 
@@ -196,8 +198,26 @@ class Release(Frozen):
 
     seed: int
     steps: PositiveInt = 12                # Heun steps of the sampler
-    guidance: Annotated[float, Field(ge=0)] = 1.0
+    guidance: Annotated[float, Field(ge=0)] = 1.0             # of all conditions together
+    guidance_of: dict[str, Annotated[float, Field(ge=0)]] = {}                                 # or of each variable alone
     cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+
+    @property
+    def weights(self) -> float | dict[str, float]:
+        """Guidance as the sampler takes it."""
+        return self.guidance_of or self.guidance
+
+    @model_validator(mode="after")
+    def _one_kind_of_guidance(self) -> Self:
+        if self.guidance_of and self.guidance != 1:
+            raise ValueError("guidance and guidance_of are both set; weigh all conditions together, or each alone")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the table when it is empty, so that plans written before it keep their digest."""
+        written: dict[str, Any] = whole(self)
+        return {name: value for name, value in written.items() if value or name != "guidance_of"}
 
 
 class Hospital(Frozen):
@@ -225,7 +245,9 @@ class TrainingPlan(Frozen):
     study: Name
     question: str = ""
     seed: int
-    preset: Literal["tiny"] = "tiny"
+    preset: PresetName = "tiny"
+    start: Literal["prior", "scratch"] = "prior"             # of training: the shipped prior, or weights drawn from the seed
+    quantizer: Annotated[str, Field(pattern=r"^(none|fsq:([2-9]|[1-9][0-9]{1,2}))$")] = "none"  # levels of a discrete latent
     variables: tuple[Variable, ...] = DEFAULT_VARIABLES
     data: Data = Data()
     sites: Annotated[tuple[Site, ...], Field(min_length=1)]
@@ -247,7 +269,11 @@ class TrainingPlan(Frozen):
             raise ValueError(f"quorum={self.federation.quorum} is more than the {len(self.sites)} sites of the plan")
         if self.privacy.mechanism == "non-private" and self.rehearsal is None:
             raise ValueError('mechanism "non-private" is for rehearsals only; choose "local" and an epsilon')
+        if self.start == "prior" and self.preset not in WITH_PRIOR:
+            raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}
+        for name in self.release.guidance_of.keys() - known:
+            raise ValueError(f"guidance_of names {name!r}, which the plan does not declare{_near(name, known)}")
         for cell in self.release.cells:
             for name in cell.conditions.keys() - known:
                 raise ValueError(f"release asks for condition {name!r}, which the plan does not declare{_near(name, known)}")
@@ -261,6 +287,12 @@ class TrainingPlan(Frozen):
     def model(self) -> Preset:
         """The sizes behind the preset's name."""
         return PRESETS[self.preset]
+
+    @property
+    def levels(self) -> int | None:
+        """Levels of a discrete latent; None where latents stay continuous."""
+        _, _, levels = self.quantizer.partition(":")
+        return int(levels) if levels else None
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`. Raises PlanRefused if the plan has none."""
@@ -278,7 +310,11 @@ class TrainingPlan(Frozen):
 
     def canonical(self) -> str:
         """The plan as canonical JSON: sorted keys, no spaces. Law: from_json(canonical()) == self."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        tables = self.model_dump(mode="json")
+        for key, unset in (("start", "prior"), ("quantizer", "none")):
+            if tables[key] == unset:
+                del tables[key]                              # plans written before the key keep their digest
+        return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
     def digest(self) -> str:

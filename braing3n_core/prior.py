@@ -4,36 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from braing3n_core.data.phantom import WHITE_LEVEL
+from braing3n_core.data.template import template
 from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.models.brain import Brain
-from braing3n_core.models.presets import PRESETS
-from braing3n_core.plan import DEFAULT_VARIABLES, TrainingPlan
+from braing3n_core.models.population import Population
+from braing3n_core.models.presets import PRESETS, Preset
+from braing3n_core.models.quantizer import FiniteScalar
+from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, TrainingPlan
 from braing3n_core.state import load, save
 
-_WEIGHTS = Path(str(files("braing3n_core") / "weights"))
+SHIPPED = Path(str(files("braing3n_core") / "weights"))
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
-    """The shipped prior of the plan's preset, frozen, in float32.
+    """The model that a plan's training starts from, frozen, in float32: the shipped prior, or weights drawn from the seed.
 
-    Raises IntegrityError if the weights are not those whose digest the package records, and PlanRefused if the plan's
-    conditioning variables are not those the prior was trained with.
+    Variables that the prior does not know start without effect: the generator is the prior's, exactly, until a stage trains
+    them. Raises IntegrityError if the weights are not those whose digest the package records, and PlanRefused if the plan
+    changes or leaves out a variable that the prior knows.
     """
-    if plan.variables != DEFAULT_VARIABLES:
-        raise PlanRefused("the shipped prior knows the default variables alone; leave [[variables]] out of the plan")
-    return read_prior(_WEIGHTS / f"{plan.preset}.safetensors")
+    _refuse_changed_variables(plan)
+    if plan.start == "scratch":
+        model = from_scratch(plan.model, plan.variables, plan.seed)
+    else:
+        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables)
+    model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
+    return model
 
 
-def read_prior(path: Path) -> Brain:
-    """The prior at `path`, checked against the record beside it."""
+def from_scratch(preset: Preset, variables: Sequence[Continuous | Categorical], seed: int) -> Brain:
+    """Untrained networks around the public template as mean volume, frozen. The same seed gives every site the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Brain(preset, variables)
+    model.decoder.mean.copy_(WHITE_LEVEL * template(preset).t1)
+    return model.requires_grad_(False)
+
+
+def read_prior(path: Path, variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES) -> Brain:
+    """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -42,8 +60,8 @@ def read_prior(path: Path) -> Brain:
     if digest != record.get("sha256"):
         raise IntegrityError(f"the prior {path.name} is not the one its record describes; install the package again")
     tensors, _ = load(path)
-    model = Brain(PRESETS[str(record["preset"])], DEFAULT_VARIABLES)
-    _adopt(model, tensors)
+    model = Brain(PRESETS[str(record["preset"])], variables)
+    _adopt(model, tensors, len(DEFAULT_VARIABLES))
     return model.requires_grad_(False)
 
 
@@ -56,10 +74,41 @@ def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Pa
     return path
 
 
-def _adopt(model: Brain, tensors: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors into the model; names and shapes must be exactly the model's."""
+def _refuse_changed_variables(plan: TrainingPlan) -> None:
+    """The prior's variables come first, in its order, as it knows them; what is new comes after."""
+    if plan.start == "prior" and plan.variables[: len(DEFAULT_VARIABLES)] != DEFAULT_VARIABLES:
+        names = ", ".join(variable.name for variable in DEFAULT_VARIABLES)
+        raise PlanRefused(f"the prior knows the variables {names}; keep them first and unchanged, and add new variables after")
+
+
+def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
+    """Copy stored tensors into the model and silence variables after the first `known`.
+
+    Names and shapes must be exactly the model's, but for the embeddings of those variables.
+    """
+    new = range(known, len(model.variables))
+    prefixes = tuple(f"generator.conditions.{part}.{place}." for part in ("known", "null") for place in new)
+    own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(prefixes)}
+    if new:
+        tensors = {**tensors, **_widened(model.generator.population, tensors)}
     try:
-        model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in tensors.items()})
+        model.load_state_dict(own | {name: tensor.to(torch.float32) for name, tensor in tensors.items()})
     except RuntimeError as error:
         why = str(error).splitlines()[0]
         raise IntegrityError(f"the prior does not fit this version's model ({why}); install the package again") from error
+
+
+def _widened(population: Population, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored weights of the population among the features of more variables.
+
+    Features come in two halves that begin alike, so each stored half lies at the beginning of a new one; what is new answers
+    with zero.
+    """
+    whiten, respond = "generator.population.whiten", "generator.population.respond.weight"
+    old, wide = tensors[whiten].float(), population.whiten.clone()
+    half, longer = len(old) // 2, len(wide) // 2
+    place = torch.cat([torch.arange(half), longer + torch.arange(half)])
+    wide[place[:, None], place] = old
+    answers = torch.zeros_like(population.respond.weight)
+    answers[:, place] = tensors[respond].float()
+    return {whiten: wide, respond: answers}

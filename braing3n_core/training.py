@@ -89,7 +89,7 @@ def _decoder_loss(model: nn.Module, rows: Rows) -> Tensor:
     """Squared error inside the brain, in units of 0.01, from latents with noise on them (RAE, arXiv 2510.11690)."""
     brain, (tokens, volumes, noise) = cast(Brain, model), rows
     latents = (brain.projection(tokens) - brain.centre) / brain.scale
-    error: Tensor = (brain.decoder(latents + noise) - volumes).square() * brain.decoder.brain
+    error: Tensor = (brain.decode(latents + noise) - volumes).square() * brain.decoder.brain
     voxels: Tensor = brain.decoder.brain.sum()
     return error.flatten(1).sum(1) / voxels / 0.01
 

@@ -140,6 +140,21 @@ def approve_release(
     console.show(f"approved: {out}")
 
 
+@app.command()
+def embed(
+    data: Annotated[Path, typer.Option(help="BIDS folder with T1w scans, skull-stripped.")],
+    out: Annotated[Path, typer.Option(help="TSV to write: one row a scan. It is patient data; keep it here.")],
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+    pool: Annotated[str, typer.Option(help="mean (one vector), regions (27 boxes) or none (every token).")] = "mean",
+    registration: Annotated[str, typer.Option(help="affine, or none for scans on the grid already.")] = "affine",
+) -> None:
+    """Turn scans into features for this hospital's own prediction tasks. Nothing is sent anywhere."""
+    from client.embed import chosen, write_embeddings
+
+    written, left_out = write_embeddings(data, out, *chosen(weights, pool, registration), console.note)
+    console.show(f"{out}: {written} scans, {left_out} left out")
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-site")

@@ -13,7 +13,7 @@ import random
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveInt, ValidationError
@@ -26,7 +26,7 @@ from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.morphometry import measure
-from braing3n_core.plan import DEFAULT_VARIABLES, Frozen, Hospital, StageName
+from braing3n_core.plan import DEFAULT_VARIABLES, Frozen, Hospital, PresetName, StageName
 from braing3n_core.prior import write_prior
 from braing3n_core.training import LATENT_NOISE, draw_rows, row_loss
 from privacy.dp_sgd import Rows
@@ -43,7 +43,7 @@ _LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.")
 class PriorRecipe(Frozen):
     """Everything that decides the prior's weights."""
 
-    preset: Literal["tiny"]
+    preset: PresetName
     seed: int
     people: PositiveInt                                      # phantoms of the public population, for mean and generator
     varied: PositiveInt                                      # phantoms of many scanners, for encoder and decoder

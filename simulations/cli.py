@@ -12,31 +12,14 @@ import typer
 
 from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
+from simulations.bench.cli import bench
 
 RECIPES = Path(__file__).parent / "recipes"
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"Rehearse a study. {EXIT_CODES}"
 )
-
-measured = typer.Typer(no_args_is_help=True, help="Measure what things cost on this machine.")
-app.add_typer(measured, name="bench")
-
-
-@measured.command()
-def dp(
-    model: Annotated[list[str] | None, typer.Option(help="generator, decoder or encoder; none for all.")] = None,
-    views: Annotated[list[int] | None, typer.Option(min=1, help="Rows of each patient; none for 1 and 4.")] = None,
-    patients: Annotated[int, typer.Option(min=1, help="Patients of a step with one view; a quarter with four.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns whose median is told.")] = 15,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""
-    from simulations.bench import dp as bench
-
-    rows = bench.bench(bench.stages(model or []), views or [1, 4], patients, rounds, threads, console.note)
-    console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(bench.told(rows)))
+app.add_typer(bench, name="bench")
 
 
 @app.command()
@@ -101,6 +84,42 @@ def prior(
     from server.prior import PriorRecipe, train_prior
 
     console.show(str(train_prior(PriorRecipe.load(_found(recipe)), out, console.note)))
+
+
+@app.command()
+def probe(
+    data: Annotated[list[str], typer.Option(help="site=DIR, once per site.")],
+    out: Annotated[Path, typer.Option(help="Folder for probe.json and the cache of aligned scans.")],
+    recipe: Annotated[Path, typer.Option(help="Whose grid, variables and registration.")] = Path("real_three_sites.toml"),
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+) -> None:
+    """What a linear map reads from the frozen encoder: age, sex, site and more, beside voxels, PCA and knowing nothing."""
+    from braing3n_core.plan import TrainingPlan
+    from braing3n_core.prior import load_prior, read_prior
+    from simulations import probe as probes
+
+    plan = probes.plan_for(TrainingPlan.load(_found(recipe)), data)
+    people = probes.gather(plan, data, out / "cache", console.note)
+    scores = probes.benchmark(plan, read_prior(weights) if weights else load_prior(plan), people, console.note)
+    probes.write(scores, out / "probe.json")
+    console.show("\n".join(probes.told(scores)))
+
+
+@app.command()
+def swap(
+    out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
+    people: Annotated[int, typer.Option(min=2, help="Synthetic people, each made before and after.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+) -> None:
+    """Change one condition of the same synthetic people: does it act, and do the other measures stay?"""
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import swap as swapping
+
+    found = swapping.swaps(read_prior(weights or SHIPPED / "tiny.safetensors"), people, 1, steps)
+    if out:
+        swapping.write(found, out)
+    console.show("\n".join(swapping.told(found)))
 
 
 def main() -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from braing3n_core import metrics
 from braing3n_core.data.cohort import Patient
 from braing3n_core.data.template import template
+from braing3n_core.embedding import embed
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measure
@@ -30,6 +31,7 @@ CONTROL_VOLUMES = 32
 CONTROL_ML = (25.0, 43.0)                                    # 5th to 95th percentile of the public phantoms
 _MOST_PATIENTS = 48                                          # held-out patients that generated ones are matched to
 _PAIRS = 40                                                  # for MS-SSIM
+_NEIGHBOURS = 5                                              # of coverage; fewer where there are not so many patients
 _SEED = 20_260_000                                           # of generated volumes; the same for every arm
 
 
@@ -40,7 +42,7 @@ class Reference:
     volumes: Tensor                                          # (n, 1, D, H, W)
     conditions: tuple[Mapping[str, Condition], ...]
     features: np.ndarray                                     # (n, f) mean tokens of the public encoder
-    ventricles: np.ndarray                                   # (n,) ml
+    organs: Mapping[str, np.ndarray]                         # (n,) ml of every tissue and of the ventricles
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Scores:
     reconstruction: float
     control: float
     distance: float
+    frechet: float
+    coverage: float
+    organs: float
     ageing: float
     overlap: float
     outside: float
@@ -86,7 +91,7 @@ def _reference(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient]) -
     scans = [patient.scans[0] for patient in held_out[::every]]
     volumes = torch.stack([scan.volume for scan in scans])
     return Reference(
-        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), _ventricles(plan, volumes)
+        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), _organs(plan, volumes)
     )
 
 
@@ -96,13 +101,17 @@ def _scores(
     brain = template(plan.model).mask
     # Ventricles are left to the model here: what a hospital's ageing looks like must come out of age and diagnosis.
     asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
-    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.guidance)
+    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights)
     ages = np.array([_age(row) for row in reference.conditions])
+    features, organs = _features(public, made), _organs(plan, made)
     return Scores(
         reconstruction=float(np.mean([*_psnrs(model, reference.volumes, brain)])),
         control=metrics.correlation(*control),
-        distance=metrics.kid(_features(public, made), reference.features),
-        ageing=_slope(ages, _ventricles(plan, made)),
+        distance=metrics.kid(features, reference.features),
+        frechet=metrics.against_real(metrics.frechet, reference.features, features, seed=1).value,
+        coverage=metrics.against_real(_coverage, reference.features, features, seed=1).value,
+        organs=_largest_effect(*(_part(each, slice(0, len(ages) // 2)) for each in (reference.organs, organs))),
+        ageing=_slope(ages, organs["ventricles_ml"]),
         overlap=float(np.mean([metrics.dice(metrics.brain_mask_of(volume), brain) for volume in made])),
         outside=max(metrics.signal_outside(volume, model.decoder.brain > 0) for volume in made),
         similarity=metrics.mean_pairwise_ms_ssim(made, _PAIRS, seed=1),
@@ -132,9 +141,28 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
         metrics.kid(reference.features[:half], reference.features[half:]), "distance",
         "mean tokens of the public encoder; unbiased, so it may be below zero",
     )
+    floors = {
+        name: metrics.against_real(statistic, reference.features, reference.features, seed=1)
+        for name, statistic in (("frechet", metrics.frechet), ("coverage", _coverage))
+    }
     yield row(
-        "ventricle growth with age", "ml per decade", "closer", "held-out patients", _slope(ages, reference.ventricles),
-        "ageing", "ventricles not asked for, so the curve is the model's own",
+        "Gaussian distance of generated from held-out patients", "Fréchet", "closer", "two halves of the held-out patients",
+        floors["frechet"].floor, "frechet",
+        f"{floors['frechet'].rows} against {floors['frechet'].rows}; mostly bias at this size, so only the difference counts",
+    )
+    yield row(
+        "held-out patients that a generated one is like", "coverage", "closer", "two halves of the held-out patients",
+        floors["coverage"].floor, "coverage",
+        f"within reach of the {_NEIGHBOURS}th neighbour or the last, {floors['coverage'].rows} patients",
+    )
+    yield row(
+        "largest difference in tissue volumes", "|Cohen's d|", "lower", "two halves of the held-out patients",
+        _largest_effect(_part(reference.organs, slice(0, half)), _part(reference.organs, slice(half, None))), "organs",
+        f"brain, grey, white, fluid and ventricles, {half} people each; below 0.2 is called small",
+    )
+    yield row(
+        "ventricle growth with age", "ml per decade", "closer", "held-out patients",
+        _slope(ages, reference.organs["ventricles_ml"]), "ageing", "ventricles not asked for, so the curve is the model's own",
     )
     yield row(
         "overlap with the template's brain", "Dice", "higher", "held-out patients",
@@ -151,8 +179,8 @@ def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
     """Ventricles asked for and measured, ml, spread evenly over their range; nothing else is asked for."""
     requested = np.linspace(*CONTROL_ML, CONTROL_VOLUMES)
     rows: list[dict[str, Condition]] = [{"ventricles": float(value), "modality": "T1w"} for value in requested]
-    made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.guidance)
-    return requested, _ventricles(plan, made)
+    made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.weights)
+    return requested, _organs(plan, made)["ventricles_ml"]
 
 
 @torch.no_grad()
@@ -162,16 +190,28 @@ def _psnrs(model: Brain, volumes: Tensor, brain: Tensor) -> Iterator[float]:
         yield from (metrics.psnr(a, b, brain) for a, b in zip(part, rebuilt, strict=True))
 
 
-@torch.no_grad()
 def _features(public: Brain, volumes: Tensor) -> np.ndarray:
     """(n, f) mean-pooled tokens of the public encoder, the same for every arm."""
-    tokens = torch.cat([public.encoder(public.cubes(part)).mean(1) for part in volumes.split(8)])
-    return tokens.double().numpy()
+    return embed(public, volumes).double().numpy()
 
 
-def _ventricles(plan: TrainingPlan, volumes: Tensor) -> np.ndarray:
+def _organs(plan: TrainingPlan, volumes: Tensor) -> dict[str, np.ndarray]:
+    """Measure -> (n,) ml."""
     public = template(plan.model)
-    return np.array([measure(volume, public, plan.model.spacing_mm).ventricles_ml for volume in volumes])
+    rows = [asdict(measure(volume, public, plan.model.spacing_mm)) for volume in volumes]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+def _part(organs: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in organs.items()}
+
+
+def _largest_effect(real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+    return max(abs(one.effect) for one in metrics.plausibility(real, made))
+
+
+def _coverage(real: np.ndarray, made: np.ndarray) -> float:
+    return metrics.manifold(real, made, min(_NEIGHBOURS, len(real) - 1)).coverage
 
 
 def _age(row: Mapping[str, Condition]) -> float:

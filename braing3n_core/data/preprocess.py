@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,18 +34,23 @@ _SAME_GRID_MM = 1e-3
 
 
 def preprocess(path: Path, plan: TrainingPlan) -> Tensor:
-    """(1, D, H, W) float32 in [0, 1.3] on the plan's grid. Raises DataRefused if the file cannot be used.
+    """(1, D, H, W) float32 in [0, 1.3] on the plan's grid. Raises DataRefused if the file cannot be used."""
+    return onto_template(path, plan.model, plan.data.registration)
 
-    The same file gives the same bits. If the plan asks for no registration, a scan that lies on the grid already is not
-    resampled, and one that was preprocessed before keeps every value inside the brain.
+
+def onto_template(path: Path, preset: Preset, registration: Literal["affine", "none"]) -> Tensor:
+    """(1, D, H, W) float32 in [0, 1.3] on the preset's grid. Raises DataRefused if the file cannot be used.
+
+    The same file gives the same bits. Without registration, a scan that lies on the grid already is not resampled, and one
+    that was preprocessed before keeps every value inside the brain.
     """
     array, affine = read_volume(path)
-    public = template(plan.model)
-    if plan.data.registration == "affine":
+    public = template(preset)
+    if registration == "affine":
         affine = np.linalg.inv(register(array, affine)) @ affine
     elif _is_done(array, affine, public):
         return _bounded(array, public)
-    return scaled(on_grid(array, affine, plan.model), public)
+    return scaled(on_grid(array, affine, preset), public)
 
 
 def on_grid(array: np.ndarray, affine: np.ndarray, preset: Preset) -> np.ndarray:

@@ -7,10 +7,12 @@ times and noise come in as arguments, so that per-patient gradients see one fixe
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from braing3n_core.models.presets import Sides
 
@@ -112,3 +114,31 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm_attention(x))
         return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
+
+
+class Blocks(nn.ModuleList):
+    """Blocks one after another: (B, N, C) and whatever else each takes -> (B, N, C).
+
+    Off by default, neither changes weights or their names: `checkpointing` keeps each block's input alone and computes the
+    rest again in the backward pass, with equal gradients; `bf16` computes inside blocks in bfloat16, which moves results by
+    about one part in a hundred. Checkpointing needs a plain backward pass, so per-patient engines run without it.
+    """
+
+    checkpointing = False
+    bf16 = False
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            for block in self:
+                if self.checkpointing and torch.is_grad_enabled():
+                    x = checkpoint(block, x, *context, use_reentrant=False)
+                else:
+                    x = block(x, *context)
+        return x.float() if self.bf16 else x
+
+
+def set_thrift(model: nn.Module, *, checkpointing: bool = False, bf16: bool = False) -> None:
+    """Trade time for memory (`checkpointing`) and digits for both (`bf16`) in every row of blocks of the model."""
+    for module in model.modules():
+        if isinstance(module, Blocks):
+            module.checkpointing, module.bf16 = checkpointing, bf16

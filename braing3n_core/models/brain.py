@@ -14,6 +14,7 @@ from braing3n_core.models.decoder import Decoder
 from braing3n_core.models.generator import Generator
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
+from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.plan import Categorical, Continuous
 
@@ -23,7 +24,8 @@ Condition = float | str | None
 class Brain(nn.Module):
     """Encoder, masked decoder, projection, latent decoder and generator of one preset and one list of variables.
 
-    Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance.
+    Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
+    `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
     """
 
     centre: Tensor                                           # (N, C)
@@ -32,8 +34,7 @@ class Brain(nn.Module):
     def __init__(self, preset: Preset, variables: Sequence[Continuous | Categorical]) -> None:
         super().__init__()
         public = template(preset)
-        brain = torch.from_numpy(binary_dilation(public.mask.numpy()))
-        inside = cubes_from_volume(brain[None, None].float(), preset.patch)[0].sum(1).nonzero()[:, 0]
+        brain, inside = where_brain_is(preset)
         tissue = torch.stack([public.gm, public.wm, public.csf])
         self.preset, self.variables = preset, tuple(variables)
         self.encoder = Encoder(preset, inside)
@@ -41,6 +42,7 @@ class Brain(nn.Module):
         self.projection = nn.Linear(preset.encoder_width, preset.latent_width)
         self.decoder = Decoder(preset, inside, brain, tissue)
         self.generator = Generator(preset, inside, variables)
+        self.quantizer: FiniteScalar | None = None
         self.register_buffer("centre", torch.zeros(len(inside), preset.latent_width))
         self.register_buffer("scale", torch.ones(preset.latent_width))
 
@@ -59,7 +61,7 @@ class Brain(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, N, C) normalised latents -> (B, 1, D, H, W)."""
-        return self.decoder(latents)
+        return self.decoder(latents if self.quantizer is None else self.quantizer(latents))
 
     def codes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
         """Conditions as (B, M) codes for the generator; a name that is absent or None is missing."""
@@ -72,3 +74,9 @@ def _code(variable: Continuous | Categorical, value: Condition) -> float:
     if isinstance(variable, Categorical):
         return float(variable.levels.index(str(value)))
     return (float(value) - variable.low) / (variable.high - variable.low)
+
+
+def where_brain_is(preset: Preset) -> tuple[Tensor, Tensor]:
+    """(D, H, W) bool, the template's brain widened by one voxel, and (N,) places of the tokens that touch it."""
+    brain = torch.from_numpy(binary_dilation(template(preset).mask.numpy()))
+    return brain, cubes_from_volume(brain[None, None].float(), preset.patch)[0].sum(1).nonzero()[:, 0]

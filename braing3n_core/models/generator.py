@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
 from torch import Tensor, nn
 
-from braing3n_core.models.blocks import Attention, Code, sine_positions
+from braing3n_core.models.blocks import Attention, Blocks, Code, sine_positions
 from braing3n_core.models.population import MISSING, Population
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import Categorical, Continuous
 
-_WAVES = 16
+WAVES = 16
 
 
 class Conditions(nn.Module):
@@ -31,7 +31,7 @@ class Conditions(nn.Module):
     def __init__(self, variables: Sequence[Continuous | Categorical], width: int) -> None:
         super().__init__()
         self.levels = [0 if isinstance(v, Continuous) else len(v.levels) for v in variables]
-        self.known = nn.ModuleList(nn.Linear(2 * _WAVES, width) if n == 0 else nn.Embedding(n, width) for n in self.levels)
+        self.known = nn.ModuleList(nn.Linear(2 * WAVES, width) if n == 0 else nn.Embedding(n, width) for n in self.levels)
         self.null = nn.ModuleList(Code(width) for _ in variables)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -77,11 +77,11 @@ class Generator(nn.Module):
         self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
         self.enter = nn.Linear(preset.latent_width, width)
         self.place = Code(len(inside), width)
-        self.time = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.conditions = Conditions(variables, width)
         self.mix = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 6 * width)
-        self.blocks = nn.ModuleList(GeneratorBlock(width, preset.generator_heads) for _ in range(preset.generator_depth))
+        self.blocks = Blocks(GeneratorBlock(width, preset.generator_heads) for _ in range(preset.generator_depth))
         self.final = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, preset.latent_width)
         self.population = Population(variables, len(inside), preset.latent_width)
@@ -93,16 +93,14 @@ class Generator(nn.Module):
         z = z - (1 - t)[:, None, None] * shift
         x = self.place(self.enter(z) + self.positions)       # (B, N, W)
         c = F.silu(self.mix(F.silu(self.time(waves(t)) + self.conditions(codes))))            # (B, W)
-        modulation = self.modulation(c)
-        for block in self.blocks:
-            x = block(x, modulation)
+        x = self.blocks(x, self.modulation(c))
         offset, scale = self.final(c)[:, None].chunk(2, dim=2)
         return self.leave(_norm(x) * (1 + scale) + offset) - shift
 
 
 def waves(x: Tensor) -> Tensor:
     """(B,) in [0, 1] -> (B, 32) sines and cosines of rising frequency."""
-    rates = math.pi * torch.exp(torch.linspace(0, math.log(32.0), _WAVES, device=x.device))
+    rates = math.pi * torch.exp(torch.linspace(0, math.log(32.0), WAVES, device=x.device))
     angle = x[:, None] * rates
     return torch.cat([angle.sin(), angle.cos()], 1)
 

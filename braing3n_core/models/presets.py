@@ -32,6 +32,8 @@ class Preset:
     def __post_init__(self) -> None:
         if any(side % cut for side, cut in zip(self.shape, self.patch, strict=True)):
             raise ValueError(f"patch {self.patch} must divide shape {self.shape}; pad or crop the grid first")
+        if any(cut % 2 for cut in self.patch):
+            raise ValueError(f"patch {self.patch} must have even sides: the decoder works at half a token")
         if not self.generator_width >= self.latent_width:
             raise ValueError(f"generator_width={self.generator_width} must be at least latent_width={self.latent_width}")
 
@@ -70,5 +72,37 @@ PRESETS: dict[str, Preset] = {
         generator_width=160,
         generator_depth=6,
         generator_heads=5,
+    ),
+    "small": Preset(                                         # 2 mm; no prior ships
+        shape=(96, 96, 96),
+        spacing_mm=(2.0, 2.0, 2.0),
+        patch=(8, 8, 8),
+        encoder_width=384,
+        encoder_depth=8,
+        encoder_heads=6,
+        mae_decoder_width=192,
+        mae_decoder_depth=4,
+        mask_ratio=0.75,
+        latent_width=32,
+        decoder_channels=64,
+        generator_width=384,
+        generator_depth=12,
+        generator_heads=6,
+    ),
+    "base": Preset(                                          # 1 mm; no prior ships
+        shape=(192, 224, 192),
+        spacing_mm=(1.0, 1.0, 1.0),
+        patch=(16, 16, 16),
+        encoder_width=768,
+        encoder_depth=12,
+        encoder_heads=12,
+        mae_decoder_width=384,
+        mae_decoder_depth=4,
+        mask_ratio=0.75,
+        latent_width=32,
+        decoder_channels=128,
+        generator_width=768,
+        generator_depth=16,
+        generator_heads=12,
     ),
 }

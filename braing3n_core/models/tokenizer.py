@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from braing3n_core.models.blocks import Block, Code, sine_positions
+from braing3n_core.models.blocks import Block, Blocks, Code, sine_positions
 from braing3n_core.models.presets import Preset
 
 
@@ -22,16 +22,14 @@ class Encoder(nn.Module):
         width = preset.encoder_width
         self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
         self.embed = nn.Linear(preset.patch_voxels, width)
-        self.blocks = nn.ModuleList(Block(width, preset.encoder_heads) for _ in range(preset.encoder_depth))
+        self.blocks = Blocks(Block(width, preset.encoder_heads) for _ in range(preset.encoder_depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, cubes: Tensor, keep: Tensor | None = None) -> Tensor:
         x = self.embed(cubes) + self.positions               # (B, N, C)
         if keep is not None:
             x = _take(x, keep)                               # (B, K, C)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+        return self.norm(self.blocks(x))
 
 
 class MaskedDecoder(nn.Module):
@@ -45,7 +43,7 @@ class MaskedDecoder(nn.Module):
         self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
         self.enter = nn.Linear(preset.encoder_width, width)
         self.hidden = Code(width)                            # what stands in for a hidden token
-        self.blocks = nn.ModuleList(Block(width, 4) for _ in range(preset.mae_decoder_depth))
+        self.blocks = Blocks(Block(width, 4) for _ in range(preset.mae_decoder_depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, preset.patch_voxels)
 
@@ -55,9 +53,7 @@ class MaskedDecoder(nn.Module):
         B, _, E = x.shape
         blank = self.hidden(x.new_zeros(B, len(self.positions), E))
         x = blank.scatter(1, keep[..., None].expand(-1, -1, E), x) + self.positions
-        for block in self.blocks:
-            x = block(x)
-        return self.leave(self.norm(x))
+        return self.leave(self.norm(self.blocks(x)))
 
 
 def mask_tokens(rows: int, tokens: int, ratio: float, generator: torch.Generator) -> Tensor:

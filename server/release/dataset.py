@@ -113,7 +113,7 @@ def _write_person(root: Path, plan: TrainingPlan, person: Person, index: int, vo
         "Seed": seed,
         "Index": index,
         "SamplerSteps": plan.release.steps,
-        "Guidance": plan.release.guidance,
+        "Guidance": plan.release.weights,
         "Study": plan.study,
         "PlanDigest": plan.digest,
     }

@@ -215,7 +215,7 @@ class _Maker:
         release, progress = self.plan.release, self.progress
         say = None if progress is None else lambda done, total: progress(what, done, total)
         return generate(
-            self.model, rows, release.seed, steps=release.steps, guidance=release.guidance, noise=noise, progress=say
+            self.model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise, progress=say
         )
 
     def ventricles(self, volumes: Tensor) -> list[float]:

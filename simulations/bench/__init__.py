@@ -1,1 +1,1 @@
-"""What privacy costs, measured: private steps against plain ones in one process."""
+"""What things cost, measured side by side in one process: privacy, sampling, and what a model needs before it runs."""

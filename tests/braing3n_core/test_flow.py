@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braing3n_core.flow import between, guided, heun, time_shift
+from braing3n_core.flow import Sampler, between, euler, guided, heun, time_shift
 
 
 def test_a_straight_flow_arrives_in_one_step() -> None:
@@ -46,4 +49,30 @@ def test_the_path_starts_at_data_and_ends_at_noise() -> None:
 
 @pytest.mark.parametrize(("weight", "expected"), [(0.0, 2.0), (1.0, 5.0), (2.0, 8.0)])
 def test_guidance_extrapolates(weight: float, expected: float) -> None:
-    assert float(guided(torch.tensor(5.0), torch.tensor(2.0), weight)) == expected
+    assert float(guided(torch.tensor(5.0), [torch.tensor(2.0)], [weight])) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 4)), min_size=1, max_size=4))
+def test_guidance_of_several_variables_adds_up_and_weight_one_is_nothing(pairs: list[tuple[float, float]]) -> None:
+    field = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    without, weights = [torch.full((2,), value, dtype=torch.float64) for value, _ in pairs], [weight for _, weight in pairs]
+    alone = sum(guided(field, [hidden], [weight]) - field for hidden, weight in zip(without, weights, strict=True))
+    assert torch.allclose(guided(field, without, weights) - field, torch.as_tensor(alone))
+    assert torch.equal(guided(field, without, [1.0] * len(weights)), field)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2)])
+def test_the_order_of_convergence_is_what_the_method_promises(sampler: Sampler, order: int) -> None:
+    """Data N(m, s^2) in closed form: noise x ends at m + s x. Halving the step divides the error by 2^order."""
+    spread, centre = 0.5, 0.7
+
+    def velocity(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        u = t[:, None, None]
+        rate = (u - (1 - u) * spread**2) / ((1 - u) ** 2 * spread**2 + u**2)
+        return rate * (z - (1 - u) * centre) - centre
+
+    noise = torch.linspace(-2, 2, 64, dtype=torch.float64).reshape(1, 8, 8)
+    errors = [float((sampler(velocity, noise, steps) - centre - spread * noise).abs().max()) for steps in (64, 128, 256)]
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)

@@ -60,6 +60,12 @@ def test_any_change_changes_the_digest() -> None:
         ({"release": {"seed": 1, "cells": [{"count": 1, "conditions": {"ages": [20, 30]}}]}}, "did you mean 'age'"),
         ({"stages": [TABLES["stages"][0] | {"share": 0.5}]}, "add up to 1"),
         ({"stages": [TABLES["stages"][0] | {"trainable": "lora:0"}]}, "trainable"),
+        ({"preset": "base"}, 'no prior ships for preset base; write start = "scratch"'),
+        ({"preset": "huge"}, "preset"),
+        ({"quantizer": "fsq:1"}, "quantizer"),
+        ({"release": TABLES["release"] | {"guidance": 2.0, "guidance_of": {"age": 2.0}}}, "weigh all conditions together"),
+        ({"release": TABLES["release"] | {"guidance_of": {"aeg": 2.0}}}, "did you mean 'age'"),
+        ({"release": TABLES["release"] | {"guidance_of": {"age": -1.0}}}, "guidance_of"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused_in_one_line(changes: dict[str, Any], words: str) -> None:
@@ -75,3 +81,29 @@ def test_a_missing_file_and_a_broken_one_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("study = ")
     with pytest.raises(PlanRefused, match="not readable as TOML"):
         TrainingPlan.load(tmp_path / "broken.toml")
+
+
+# Digests of the recipes as the first version wrote them: sites hold approvals of these, so a new key must not change them.
+FIRST = {
+    "smoke": "91c9e01a39fe5aff2201602ebefc0edd99db6a31729b7932bf818440b65092f1",
+    "demo": "ccd7c75628bc88632b3cb26b8645105faeffe4e841c205ea3612743eefe3e822",
+}
+
+
+@pytest.mark.parametrize("recipe", FIRST)
+def test_a_plan_written_before_a_key_keeps_its_digest(recipe: str) -> None:
+    path = Path(__file__).parents[2] / "simulations" / "recipes" / f"{recipe}.toml"
+    assert TrainingPlan.load(path).digest == FIRST[recipe]
+
+
+def test_a_new_key_that_is_used_is_part_of_the_digest() -> None:
+    each = plan(release=TABLES["release"] | {"guidance_of": {"age": 2.0}})
+    small = plan(preset="small", start="scratch")
+    discrete = plan(quantizer="fsq:15")
+    assert len({plan().digest, each.digest, small.digest, plan(start="scratch").digest, discrete.digest}) == 5
+    assert (discrete.levels, plan().levels) == (15, None)
+    for changed in (each, small, discrete):
+        assert TrainingPlan.from_json(changed.canonical()) == changed
+    assert each.release.weights == {"age": 2.0}
+    assert plan().release.weights == 1.0
+    assert small.model.shape == (96, 96, 96)

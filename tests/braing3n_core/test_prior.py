@@ -10,13 +10,20 @@ import pytest
 import torch
 
 from braing3n_core import prior
-from braing3n_core.data.phantom import phantoms
+from braing3n_core.data.phantom import WHITE_LEVEL, phantoms
 from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.metrics import psnr
 from braing3n_core.models.presets import PRESETS
-from braing3n_core.plan import Hospital, TrainingPlan
+from braing3n_core.models.trainable import select_trainable
+from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, Hospital, TrainingPlan
+from braing3n_core.training import row_loss
+from tests.small import SMALL
+from tests.small import stage as small_stage
 
 WEIGHTS = Path(prior.__file__).parent / "weights"
+HEIGHT = Continuous(kind="continuous", name="height", unit="cm", low=100.0, high=220.0)
+HAND = Categorical(kind="categorical", name="hand", levels=("right", "left"))
+RELEASE = {"seed": 1, "cells": [{"count": 1, "conditions": {}}]}
 RECIPES = Path(prior.__file__).parent.parent / "simulations" / "recipes"
 
 
@@ -55,7 +62,42 @@ def test_a_prior_that_was_tampered_with_is_refused(tmp_path: Path, damage: str) 
         prior.read_prior(weights)
 
 
-def test_a_plan_with_other_variables_is_refused() -> None:
-    plan = TrainingPlan.load(RECIPES / "smoke.toml")
-    with pytest.raises(PlanRefused, match="variables"):
-        prior.load_prior(plan.but(variables=plan.variables[:-1]))
+@pytest.mark.parametrize("variables", [DEFAULT_VARIABLES[:-1], DEFAULT_VARIABLES[::-1], (HEIGHT, *DEFAULT_VARIABLES)])
+def test_a_plan_that_changes_what_the_prior_knows_is_refused(variables: tuple[Continuous | Categorical, ...]) -> None:
+    plan = TrainingPlan.load(RECIPES / "smoke.toml").but(release=RELEASE)
+    with pytest.raises(PlanRefused, match="keep them first and unchanged, and add new variables after"):
+        prior.load_prior(plan.but(variables=variables))
+
+
+def test_new_variables_start_without_effect_and_can_be_trained() -> None:
+    plan = TrainingPlan.load(RECIPES / "smoke.toml").but(release=RELEASE)
+    before, model = prior.load_prior(plan), prior.load_prior(plan.but(variables=(*DEFAULT_VARIABLES, HEIGHT, HAND)))
+    z, t = torch.randn(2, model.tokens, PRESETS["tiny"].latent_width), torch.full((2,), 0.5)
+    known = [{"age": 40.0, "sex": "F"}, {}]
+    given = [{**row, "height": 180.0, "hand": "left"} for row in known]
+    expected = before.generator(z, t, before.codes(known))
+    assert torch.equal(model.generator(z, t, model.codes(given)), expected)
+    assert torch.equal(model.generator(z, t, model.codes(known)), expected)
+    stage = small_stage("generator", "group:conditions")
+    select_trainable(model, stage, seed=1)
+    rows = (z, torch.randn_like(z), t, model.codes(given))
+    row_loss("generator")(model, rows).sum().backward()
+    fresh = {name: p for name, p in model.named_parameters() if name.startswith("generator.conditions.known.6.")}
+    assert {name.rpartition(".")[2] for name in fresh} == {"weight", "bias"}
+    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in fresh.values())
+    hand = model.generator.conditions.known[7].weight.grad
+    assert hand is not None
+    assert float(hand[1].abs().sum()) > 0
+    assert float(hand[0].abs().sum()) == 0, "nobody here is right-handed"
+
+
+def test_from_scratch_every_site_starts_with_the_same_weights_and_nobody_elses_random_state_moves() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, two, other = (prior.from_scratch(SMALL, DEFAULT_VARIABLES, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    assert not torch.equal(one.encoder.embed.weight, other.encoder.embed.weight)
+    assert float(one.decoder.mean.max()) == pytest.approx(WHITE_LEVEL, abs=1e-5)
+    assert not any(p.requires_grad for p in one.parameters())

@@ -43,6 +43,8 @@ def test_phantom_writes_one_bids_folder_per_site(tmp_path: Path) -> None:
         (["run"], 2, "Missing argument"),
         (["run", RECIPES / "smoke.toml"], 2, "Missing option"),
         (["nonsense"], 2, "No such command"),
+        (["bench", "estimate", "tinny"], 2, "choose from tiny, small, base"),
+        (["probe", "--out", "x", "--data", "site-a=absent"], 3, "site-a: no folder at"),
         (["run", "absent.toml", "--out", "x"], 3, "no plan at absent.toml"),
         (["run", RECIPES / "smoke.toml", "--out", "x", "--epsilon", "0"], 3, "privacy.epsilon"),
         (["run", RECIPES / "smoke.toml", "--out", "x", "--epsilon", "nan"], 3, "privacy.epsilon"),

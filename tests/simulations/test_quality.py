@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -57,6 +58,14 @@ def test_a_generator_that_does_not_listen_is_found_out() -> None:
     assert outside.prior == 0
     assert similarity.prior is not None
     assert similarity.prior == pytest.approx(similarity.baseline, abs=0.05)
+    for name in ("held-out patients that a generated one is like", "largest difference in tissue volumes"):
+        assert all(value is not None and value >= 0 for value in (named[name].baseline, named[name].prior, named[name].private))
+    assert named["Gaussian distance of generated from held-out patients"].note.startswith("6 against 6")
     assert all(row.non_private is None for row in rows), "an arm that was not trained has no numbers"
     values = [v for row in rows for v in (row.baseline, row.prior, row.private)]
     assert all(v is not None and math.isfinite(v) for v in values)
+
+
+def test_a_handful_of_held_out_patients_still_has_a_coverage() -> None:
+    few = np.random.default_rng(0).normal(size=(2, 5))
+    assert quality._coverage(few, few) == 1.0

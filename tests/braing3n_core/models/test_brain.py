@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from braing3n_core.models.generator import MISSING
+from braing3n_core.models.brain import Brain
+from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.trainable import select_trainable
+from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.training import draw_rows, row_loss
 from privacy.dp_sgd import clipped_sum, trainable
 from privacy.mechanism import l2_norm
@@ -92,3 +96,33 @@ def test_tiny_is_what_the_documentation_says() -> None:
     tiny = PRESETS["tiny"]
     assert tiny.shape == (48, 48, 48)
     assert tiny.generator_width >= tiny.latent_width
+
+
+@pytest.mark.parametrize("patch", [(16, 24, 2), (2, 24, 20), (16, 4, 10), (4, 8, 2)])
+def test_tokens_may_be_slabs_or_bricks(patch: tuple[int, int, int]) -> None:
+    """Down to one token a slice: the 2.5-D tokenizer."""
+    torch.manual_seed(0)
+    preset = dataclasses.replace(SMALL, patch=patch)
+    model = Brain(preset, DEFAULT_VARIABLES)
+    x = volumes(2)
+    latents = model.encode(x)
+    assert latents.shape == (2, model.tokens, preset.latent_width)
+    assert model.decode(latents).shape == x.shape
+    for name, data in (("encoder", (model.cubes(x),)), ("decoder", (model.encoder(model.cubes(x)), x))):
+        rows = draw_rows(name, data, model, 2, torch.Generator().manual_seed(1))
+        assert row_loss(name)(model, rows).isfinite().all()
+
+
+def test_a_patch_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(ValueError, match="even sides"):
+        dataclasses.replace(SMALL, patch=(4, 8, 1))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_holds_together(name: str) -> None:
+    preset = PRESETS[name]
+    assert preset.generator_width >= preset.latent_width
+    for width, heads in ((preset.encoder_width, preset.encoder_heads), (preset.generator_width, preset.generator_heads)):
+        assert width % heads == 0
+    millimetres = [side * mm for side, mm in zip(preset.shape, preset.spacing_mm, strict=True)]
+    assert all(180 <= extent <= 240 for extent in millimetres), "a head fits"

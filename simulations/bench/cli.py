@@ -1,0 +1,61 @@
+"""`braing3n-sim bench`: what runs cost."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from braing3n_core import console
+
+bench = typer.Typer(no_args_is_help=True, help="What runs cost, counted or measured.")
+
+
+@bench.command()
+def estimate(
+    preset: Annotated[str, typer.Argument(help="tiny, small or base; all of them if not given.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Volumes in one training step.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps of one sampled volume.")] = 12,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; one volume a step.")] = False,
+) -> None:
+    """Parameters, memory and arithmetic of a preset, from its sizes alone, before anything is run."""
+    from braing3n_core.errors import UsageError
+    from braing3n_core.models.presets import PRESETS
+    from braing3n_core.plan import DEFAULT_VARIABLES
+    from simulations.bench import estimate as estimates
+
+    if preset and preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    found = [estimates.estimate(name, PRESETS[name], DEFAULT_VARIABLES, steps) for name in ([preset] if preset else PRESETS)]
+    lines = [line for each in found for line in estimates.told(each, batch)]
+    console.show(json.dumps([estimates.as_json(each) for each in found], indent=1) if as_json else "\n".join(lines))
+
+
+@bench.command()
+def sampling(
+    steps: Annotated[int, typer.Option(min=1, help="Steps of either sampler.")] = 12,
+    repeats: Annotated[int, typer.Option(min=1, help="Volumes each makes, in turn; medians are compared.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Volumes a second of the shipped generator beside MONAI's latent diffusion of equal size, in turn, in one process."""
+    from simulations.bench import sampling as samplings
+
+    found = samplings.compare(steps, repeats, console.note)
+    console.show(json.dumps(samplings.as_json(found), indent=1) if as_json else "\n".join(samplings.told(found)))
+
+
+@bench.command()
+def dp(
+    model: Annotated[list[str] | None, typer.Option(help="generator, decoder or encoder; none for all.")] = None,
+    views: Annotated[list[int] | None, typer.Option(min=1, help="Rows of each patient; none for 1 and 4.")] = None,
+    patients: Annotated[int, typer.Option(min=1, help="Patients of a step with one view; a quarter with four.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns whose median is told.")] = 15,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""
+    from simulations.bench import dp as steps
+
+    rows = steps.bench(steps.stages(model or []), views or [1, 4], patients, rounds, threads, console.note)
+    console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(steps.told(rows)))

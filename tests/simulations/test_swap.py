@@ -1,0 +1,28 @@
+"""The swap test finds a condition that is ignored, and says what else moved with one that is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from braing3n_core.plan import DEFAULT_VARIABLES
+from braing3n_core.prior import SHIPPED, read_prior
+from simulations import swap
+
+
+def test_ventricles_act_and_a_deaf_generator_is_found_out(tmp_path: Path) -> None:
+    model = read_prior(SHIPPED / "tiny.safetensors")
+    with torch.no_grad():                                    # deaf to sex: both levels read as one
+        model.generator.conditions.known[1].weight.copy_(model.generator.conditions.known[1].weight[:1].expand(2, -1))
+    found = {row.variable: row for row in swap.swaps(model, 3, 1, 2)}
+    assert set(found) == {variable.name for variable in DEFAULT_VARIABLES} - {"modality"}
+    assert found["sex"].image == 0
+    assert all(effect == 0 for effect in found["sex"].effects.values())
+    larger = found["ventricles"]
+    assert larger.image > 0
+    assert larger.effects["ventricles_ml"] > 1
+    assert larger.effects["ventricles_ml"] > abs(found["lesions"].effects["ventricles_ml"])
+    swap.write(list(found.values()), tmp_path / "swap.json")
+    assert len(json.loads((tmp_path / "swap.json").read_text())) == len(found) == len(swap.told(list(found.values()))) - 1
