@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -9,6 +10,7 @@ import typer
 
 from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
+from braing3n_core.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"One hospital's side. {EXIT_CODES}"
@@ -18,6 +20,32 @@ app = typer.Typer(
 @app.callback()
 def site() -> None:
     """Keep sub-commands even while there is one."""
+
+
+@app.command()
+def prepare(
+    data: Annotated[Path, typer.Option(help="BIDS folder, or the folder that --table's files are relative to.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, pages and cache; a site's own folder is a good place.")],
+    preset: Annotated[str, typer.Option(help="Grid: tiny (4 mm), small (2 mm) or another of the models'.")] = "small",
+    table: Annotated[Path | None, typer.Option(help="CSV or TSV that names the scans, in place of BIDS names.")] = None,
+    columns: Annotated[str, typer.Option(help="With --table: file=COLUMN,participant=COLUMN[,session=..][,modality=..]")] = "",
+    n4: Annotated[bool, typer.Option("--n4", help="Also take out the coil's field (N4).")] = False,
+    brain_mask_command: Annotated[str, typer.Option(help="Own tool, e.g. 'hd-bet -i {scan} -o {mask}'; no shell.")] = "",
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one for each core.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Bring every scan to the grid, measure it, and write pages to look at. A second run costs nothing."""
+    from braing3n_core.data.mask_command import words_of
+    from braing3n_core.data.scans import columns_of, find_bids, find_listed
+    from client.prepare import Options, prepare
+
+    if brain_mask_command:
+        words_of(brain_mask_command)
+    if (table is None) != (not columns):
+        raise UsageError("--table and --columns go together; give both or neither")
+    found = find_listed(data, table, columns_of(columns)) if table else find_bids(data)
+    done = prepare(found, out, Options(preset, n4, brain_mask_command, jobs), console.timed("scans"))
+    console.show(json.dumps(done.as_json()) if as_json else done.in_words())
 
 
 @app.command()
