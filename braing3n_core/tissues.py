@@ -26,6 +26,9 @@ _THIN = 4                                                    # the field is fitt
 _FLOOR = 0.02                                                # of every class everywhere: the affine is not the last word
 _DARKEST = 0.1                                               # of white: below it is background
 _TISSUE_FROM, _WHITE_FROM, _FLUID_TO = 0.2, 0.6, 0.25        # between CSF and grey, grey and white, CSF and white (site-a)
+_LESION_TO = 0.1                                             # between grey and white: darker white matter is hypointense
+_LESION_SPREADS = 2.5                                        # FLAIR: brighter than tissue by so many robust deviations
+_LEAST_VOXELS = 3                                            # of one FLAIR lesion
 _VENTRICLE_MARGIN_VOXELS = 3
 _VENTRICLE_DEPTH_MM = 18.0
 _LEAST_PIECE = 0.1                                           # of the largest: smaller pieces are sulci that touch the region
@@ -61,6 +64,7 @@ class _Regions:
     ventricles: np.ndarray
     core: np.ndarray                     # ventricle in everybody
     white: np.ndarray                    # white matter in nearly everybody
+    lesions: np.ndarray                  # where FLAIR is searched for lesions
 
 
 def volumes(values: np.ndarray, modality: str, size: float) -> Volumes:
@@ -71,17 +75,18 @@ def volumes(values: np.ndarray, modality: str, size: float) -> Volumes:
     public, regions = template(GRID), _regions()
     white = _white(values, public)
     brain = (values > _DARKEST * white) & regions.near
-    if modality in ("T1w", "T1ce"):
+    split = modality in ("T1w", "T1ce")
+    if split:
         levels, clean = _classes(values, brain, public)
     else:
         levels, clean = _two_levels(values, white, modality, regions), values
     ml = math.prod(GRID.spacing_mm) / 1000 * size
-    ventricles = _ventricles(_fluidness(clean, levels), brain | regions.core, regions)
+    least = 1 - _FLUID_TO if split else 0.5                  # two levels are pure, three share voxels with their neighbours
+    ventricles = _ventricles(_fluidness(clean, levels) > least, brain | regions.core, regions)
     around = _is_fluid(clean, levels, modality) & brain & ~ventricles
     tissue = brain & ~around & ~ventricles
     lesions = _lesions(clean, levels, modality, tissue, ventricles, regions)
     bright = clean > levels.grey + _WHITE_FROM * (levels.white - levels.grey)
-    split = modality in ("T1w", "T1ce")
     return Volumes(
         brain_ml=float((tissue | ventricles).sum()) * ml,
         gm_ml=float((tissue & ~bright).sum()) * ml if split else None,
@@ -106,7 +111,8 @@ def _regions() -> _Regions:
         near=binary_dilation(mask, iterations=2),
         ventricles=wide,
         core=region & (public.csf.numpy() > 0.5) & wide,
-        white=(white > 0.75) & (distance_transform_edt(mask) * min(GRID.spacing_mm) > 10),
+        white=(white > 0.85) & (distance_transform_edt(mask) * min(GRID.spacing_mm) > 10),
+        lesions=white > 0.4,
     )
 
 
@@ -162,8 +168,8 @@ def _polynomials(brain: np.ndarray) -> np.ndarray:
 
 
 def _two_levels(values: np.ndarray, white: float, modality: str, regions: _Regions) -> _Levels:
-    """Fluid from the ventricles everybody has; grey matter is taken to be a little brighter than white, as it is in both."""
-    fluid = float(np.quantile(values[regions.core], 0.8 if modality == "T2w" else 0.2))
+    """Fluid from the middle of the ventricles everybody has; grey is taken to be a little brighter than white, as in both."""
+    fluid = float(np.quantile(values[regions.core], 0.6 if modality == "T2w" else 0.4))
     return _Levels(fluid, 1.2 * white, white)
 
 
@@ -176,12 +182,12 @@ def _fluidness(clean: np.ndarray, levels: _Levels) -> np.ndarray:
 def _is_fluid(clean: np.ndarray, levels: _Levels, modality: str) -> np.ndarray:
     if modality in ("T1w", "T1ce"):
         return np.asarray(clean <= levels.fluid + _TISSUE_FROM * (levels.grey - levels.fluid))
-    return np.asarray(_fluidness(clean, levels) > 1 - _FLUID_TO)
+    return np.asarray(_fluidness(clean, levels) > 0.5)
 
 
 def _ventricles(fluid: np.ndarray, brain: np.ndarray, regions: _Regions) -> np.ndarray:
     """Fluid of the region in pieces that reach the place where everybody has ventricle."""
-    pieces, _ = label((fluid > 1 - _FLUID_TO) & regions.ventricles & brain)
+    pieces, _ = label(fluid & regions.ventricles & brain)
     sizes = np.bincount(pieces.ravel())
     reached = np.unique(pieces[regions.core])
     reached = reached[reached > 0]
@@ -193,13 +199,13 @@ def _ventricles(fluid: np.ndarray, brain: np.ndarray, regions: _Regions) -> np.n
 def _lesions(
     clean: np.ndarray, levels: _Levels, modality: str, tissue: np.ndarray, ventricles: np.ndarray, regions: _Regions
 ) -> np.ndarray | None:
-    inside = regions.white & ~binary_dilation(ventricles)
     if modality == "T1w":
-        return np.asarray(inside & (clean < levels.grey + 0.35 * (levels.white - levels.grey)))
+        inside = regions.white & ~binary_dilation(ventricles)
+        return np.asarray(inside & (clean < levels.grey + _LESION_TO * (levels.white - levels.grey)))
     if modality == "FLAIR":
         known = clean[tissue]
         middle = float(np.median(known))
         spread = 1.4826 * float(np.median(np.abs(known - middle)))
-        pieces, _ = label((clean > middle + 3 * spread) & inside)
-        return np.asarray((np.bincount(pieces.ravel()) >= 3)[pieces] & (pieces > 0))
+        pieces, _ = label((clean > middle + _LESION_SPREADS * spread) & regions.lesions)
+        return np.asarray((np.bincount(pieces.ravel()) >= _LEAST_VOXELS)[pieces] & (pieces > 0))
     return None

@@ -10,7 +10,7 @@ import typer
 
 from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
-from braing3n_core.errors import UsageError
+from braing3n_core.errors import REFUSED, UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"One hospital's side. {EXIT_CODES}"
@@ -20,6 +20,41 @@ app = typer.Typer(
 @app.callback()
 def site() -> None:
     """Keep sub-commands even while there is one."""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The site's folder; made if it is not there.")],
+    name: Annotated[str, typer.Option(help="What the consortium calls this hospital, for example north.")],
+    data: Annotated[Path | None, typer.Option(help="BIDS folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Make a site's folder: settings to fill in, and a key that only its owner can read."""
+    from client.init import init
+
+    settings, fingerprint = init(folder, name, data)
+    made = {"settings": str(settings), "fingerprint": fingerprint}
+    console.show(json.dumps(made) if as_json else f"edit {settings}\nthe key's fingerprint is {fingerprint}")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option("--site", help="The site's folder: it holds site.toml.")] = Path(),
+    data: Annotated[Path | None, typer.Option(help="BIDS folder, if not the one site.toml names.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan, to hold tables and cohort against.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say whether this hospital can take part, and how to fix what is in the way. 3 if something will not work."""
+    from dataclasses import asdict
+
+    from braing3n_core.plan import TrainingPlan
+    from client.doctor import examine
+    from client.findings import table
+
+    found = examine(folder, data, TrainingPlan.load(plan) if plan else None)
+    console.show(json.dumps([asdict(one) for one in found]) if as_json else table(found))
+    if any(one.state == "refused" for one in found):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import GaussianSmooth, SpatialResample
-from scipy.ndimage import binary_dilation
+from monai.transforms import SpatialResample
+from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
 from braing3n_core.data.bias import without_field
@@ -115,11 +115,11 @@ def on_grid(array: np.ndarray, affine: np.ndarray, preset: Preset) -> np.ndarray
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     # As the template was made: a voxel of the grid is an average over its width, not a sample at its centre.
     sigma = [mm / own / _FWHM if mm > own else 0.0 for mm, own in zip(preset.spacing_mm, spacing, strict=True)]
-    values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
-    placed = MetaTensor(values[None], affine=torch.from_numpy(affine))
-    smooth = GaussianSmooth(sigma)(placed) if any(sigma) else placed
+    smooth = gaussian_filter(array.astype(np.float32, copy=False), sigma, mode="constant") if any(sigma) else array
+    values = torch.from_numpy(np.ascontiguousarray(smooth, np.float32))
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float32)
-    moved = resample(smooth, dst_affine=torch.from_numpy(public.affine), spatial_size=preset.shape)
+    placed = MetaTensor(values[None], affine=torch.from_numpy(affine))
+    moved = resample(placed, dst_affine=torch.from_numpy(public.affine), spatial_size=preset.shape)
     return np.array(moved.as_tensor()[0].numpy())
 
 

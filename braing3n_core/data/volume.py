@@ -12,6 +12,9 @@ import io
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,24 +45,34 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises DataRefused, naming the file, unless it is a complete NIfTI or MGZ file with one finite, non-constant 3D volume of
     believable size whose orientation is known.
     """
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")              # a strange header is judged below, by what it leads to
-            image = _opened(path)
-            canonical = nib.as_closest_canonical(image)
-            values = np.array(canonical.get_fdata(dtype=np.float32, caching="unchanged"))
-    except DataRefused:
-        raise
-    except FileNotFoundError as error:
-        raise DataRefused(f"{path.name} is not there; check the folder and run again") from error
-    except PermissionError as error:
-        raise DataRefused(f"{path.name} may not be read by this user; change its permissions and run again") from error
-    except Exception as error:                           # a damaged file makes nibabel raise nearly anything
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataRefused(f"{path.name} is damaged, truncated or not NIfTI ({why}); copy it again from its source") from error
+    with _refusals(path):
+        canonical = nib.as_closest_canonical(_opened(path))
+        values = np.array(canonical.get_fdata(dtype=np.float32, caching="unchanged"))
     values = values.reshape(values.shape[:3])            # (D, H, W, 1, ...) -> (D, H, W)
     _check_values(path, values)
     return values, np.asarray(canonical.affine, np.float64)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, without its voxels. Texts are named, never given."""
+
+    sides: tuple[int, ...]                               # voxels
+    voxel_mm: tuple[float, ...]
+    axes: str                                            # as stored, for example LPS
+    millimetres: bool                                    # whether it says that its unit is the mm
+    texts: tuple[str, ...]                               # fields that hold text somebody wrote
+
+
+def read_header(path: Path) -> Header:
+    """A scan's header. Raises DataRefused as `read_volume` does, but for what only voxels show."""
+    with _refusals(path):
+        image = _opened(path)
+        sides = tuple(int(side) for side in image.shape[:3])
+        mm = tuple(float(side) for side in np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0))
+        nifti = isinstance(image, nib.Nifti1Image)
+        millimetres = image.header.get_xyzt_units()[0] == "mm" if nifti else True           # MGZ knows no other
+        return Header(sides, mm, "".join(nib.aff2axcodes(image.affine)), millimetres, _texts(image.header) if nifti else ())
 
 
 def write_volume(
@@ -87,6 +100,30 @@ def write_volume(
     image.header["intent_name"] = _field("intent_name", intent_name, _INTENT_BYTES)
     content = image.to_bytes()
     write_atomically(path, _gzipped(content) if path.suffix == ".gz" else content)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in a file, in one line."""
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")              # a strange header is judged by what it leads to
+            yield
+    except DataRefused:
+        raise
+    except FileNotFoundError as error:
+        raise DataRefused(f"{path.name} is not there; check the folder and run again") from error
+    except PermissionError as error:
+        raise DataRefused(f"{path.name} may not be read by this user; change its permissions and run again") from error
+    except Exception as error:                           # a damaged file makes nibabel raise nearly anything
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataRefused(f"{path.name} is damaged, truncated or not NIfTI ({why}); copy it again from its source") from error
+
+
+def _texts(header: Any) -> tuple[str, ...]:  # noqa: ANN401 - nibabel is untyped
+    names = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
+    filled = [name for name in names if name in header and bytes(header[name]).strip(b"\0 ")]
+    return (*filled, *(["extensions"] if header.extensions else []))
 
 
 def _opened(path: Path) -> Any:  # noqa: ANN401 - nibabel is untyped
