@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from braing3n_core import morphometry, state, tissues
@@ -21,9 +22,11 @@ from braing3n_core.data.keys import key_of_scan
 from braing3n_core.data.preprocess import Method, Placed, on_grid, volume_of
 from braing3n_core.data.template import template
 from braing3n_core.errors import DataRefused, IntegrityError
-from braing3n_core.metrics import brain_mask_of, dice
+from braing3n_core.metrics import dice
 
 __all__ = ["Computed", "compute", "compute_and_keep", "key_for", "load"]
+
+_BACKGROUND = 0.1                                            # of the bright voxels: registration draws the line there as well
 
 
 @dataclass(frozen=True)
@@ -77,23 +80,23 @@ def compute(path: Path, method: Method) -> Computed:
     placed = preprocess.place(path, method)
     volume = volume_of(placed, method)
     public = template(method.preset)
+    seen = np.asarray(on_grid(placed.array, placed.affine, tissues.GRID), np.float32)       # not cut to the template's brain
     like_t1 = method.modality in ("T1w", "T1ce")
     measured = asdict(morphometry.measure(volume, public, method.preset.spacing_mm)) if like_t1 else {}
     record: dict[str, Any] = {
         "measured": measured,                                # T1w, T1ce: ml of template space, what training conditions on
-        "volumes": asdict(_volumes(placed, volume, method)),                        # ml of the scanner's space
+        "volumes": asdict(tissues.volumes(seen, method.modality, placed.size)),  # ml of the scanner's space
         "stripped": placed.stripped,
         "size": placed.size,
-        "overlap": dice(brain_mask_of(volume), public.mask),
+        "overlap": dice(_bright(seen), template(tissues.GRID).mask),
         "sum": _sum(volume),
     }
     return Computed(volume, placed, record)
 
 
-def _volumes(placed: Placed, volume: Tensor, method: Method) -> tissues.Volumes:
-    same = method.preset == tissues.GRID and not placed.done
-    values = volume[0].numpy() if same else on_grid(placed.array, placed.affine, tissues.GRID)
-    return tissues.volumes(np.asarray(values, np.float32), method.modality, placed.size)
+def _bright(values: np.ndarray) -> Tensor:
+    """(D, H, W) bool: what is not background."""
+    return torch.from_numpy(values > _BACKGROUND * np.percentile(values, 99))
 
 
 def _kept(path: Path, record: Record) -> Tensor | None:

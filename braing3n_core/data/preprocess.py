@@ -68,12 +68,17 @@ class Placed:
 
 
 def preprocess(path: Path, plan: TrainingPlan) -> Tensor:
-    """(1, D, H, W) float32 in [0, 1.3] on the plan's grid. Raises DataRefused if the file cannot be used.
+    """(1, D, H, W) float32 in [0, 1.3] on the plan's grid. Raises DataRefused if the file cannot be used."""
+    return onto_template(path, plan.model, plan.data.registration)
 
-    The same file gives the same bits. If the plan asks for no registration, a scan that lies on the grid already is not
-    resampled, and one that was preprocessed before keeps every value inside the brain.
+
+def onto_template(path: Path, preset: Preset, registration: Literal["affine", "none"]) -> Tensor:
+    """(1, D, H, W) float32 in [0, 1.3] on the preset's grid, of a T1w scan. Raises DataRefused if the file cannot be used.
+
+    The same file gives the same bits. Without registration, a scan that lies on the grid already is not resampled, and one
+    that was preprocessed before keeps every value inside the brain.
     """
-    method = Method.of(plan)
+    method = Method(preset, registration)
     return volume_of(place(path, method), method)
 
 

@@ -6,6 +6,7 @@ nilearn (Fonov et al., NeuroImage 2011); nothing is downloaded. BIDS calls this 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -76,9 +77,10 @@ def _onto_grid(like: Any, values: np.ndarray, affine: np.ndarray, preset: Preset
     """`values` on the source grid -> (D, H, W), smoothed by the target voxel so that nothing aliases."""
     sigma = [max(mm / _SOURCE_MM, 1.0) / 2.355 if mm > _SOURCE_MM else 0.0 for mm in preset.spacing_mm]
     image = new_img_like(like, gaussian_filter(np.asarray(values, np.float32), sigma))
-    resampled = resample_img(
-        image, target_affine=affine, target_shape=preset.shape, interpolation="linear", force_resample=True, copy_header=True
-    )
+    target: dict[str, Any] = {"target_affine": affine, "target_shape": preset.shape, "interpolation": "linear"}
+    with warnings.catch_warnings():                          # a mask becomes the share of each voxel, which is what is wanted
+        warnings.filterwarnings("ignore", "Resampling binary images", UserWarning)
+        resampled = resample_img(image, **target, force_resample=True, copy_header=True)
     return torch.from_numpy(np.asarray(resampled.get_fdata(), np.float32).copy())
 
 

@@ -71,7 +71,7 @@ PRESETS: dict[str, Preset] = {
         generator_depth=6,
         generator_heads=5,
     ),
-    "small": Preset(
+    "small": Preset(                                         # 2 mm; no prior ships
         shape=(96, 96, 96),
         spacing_mm=(2.0, 2.0, 2.0),
         patch=(8, 8, 8),
@@ -79,10 +79,10 @@ PRESETS: dict[str, Preset] = {
         encoder_depth=8,
         encoder_heads=6,
         mae_decoder_width=192,
-        mae_decoder_depth=2,
+        mae_decoder_depth=4,
         mask_ratio=0.75,
-        latent_width=48,
-        decoder_channels=48,
+        latent_width=32,
+        decoder_channels=64,
         generator_width=384,
         generator_depth=12,
         generator_heads=6,

@@ -109,9 +109,10 @@ def test_a_table_names_the_same_scans(bids: Path, ready: Path, tmp_path: Path) -
     shutil.copytree(ready, tmp_path / "out")
     for place, name in enumerate(("sub-ph0001", "sub-ph0002")):
         shutil.move(scan_of(bids, name), bids / f"mri_{place}.nii.gz")
+    (tmp_path / "secret.nii.gz").touch()
     table = tmp_path / "list.csv"
     table.write_text(
-        'id;path;visit;"seq"\nA1;mri_0.nii.gz;;T1w\nA2;mri_1.nii.gz;2;t1w\nA3;../../etc/passwd;1;T1w\nA4;mri_0.nii.gz;1;T1w\n'
+        'id;path;visit;"seq"\nA1;mri_0.nii.gz;;T1w\nA2;mri_1.nii.gz;2;t1w\nA3;../secret.nii.gz;1;T1w\nA4;mri_0.nii.gz;1;T1w\n'
         "../A5;mri_1.nii.gz;1;T1w\nA6;mri_1.nii.gz;1;PET\nA7;;1;T1w\n"
     )
     found = find_listed(bids, table, columns_of("file=path,participant=id,session=visit,modality=seq"))
