@@ -19,8 +19,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
 from braing3n_core.data.bias import without_field
+from braing3n_core.data.contrast import WHITE
 from braing3n_core.data.mask_command import masked_by
-from braing3n_core.data.phantom import WHITE_LEVEL
 from braing3n_core.data.registration import register
 from braing3n_core.data.strip import brain_in_head
 from braing3n_core.data.template import Template, template
@@ -30,7 +30,6 @@ from braing3n_core.models.presets import Preset
 from braing3n_core.plan import TrainingPlan
 
 BRIGHTEST = 1.3
-WHITE = {"T1w": WHITE_LEVEL, "T1ce": WHITE_LEVEL, "FLAIR": 0.55, "T2w": 0.3}               # leaves room for what is brighter
 _CORE = 0.9                                                  # of the template's highest white-matter share: surely white
 _LEAST_CORE = 0.5                                            # part of that core in which the scan must have signal
 _WHITE_TOLERANCE = 0.2                                       # phantoms of all scanners lie within; raw intensities do not
