@@ -4,6 +4,18 @@ T1w and T1ce: expectation maximisation of three Gaussians of log intensity (CSF,
 cubic field (Wells et al., IEEE TMI 1996; Ashburner and Friston, NeuroImage 2005, without the warp); then fixed thresholds
 between the three levels. T2w and FLAIR tell fluid from tissue but not grey from white, so grey and white are not given.
 Nothing is learned. The affine's determinant turns ml of template space into ml of the scanner's.
+
+How far to trust them: against label maps of a segmentation network, two sites of one scanner type each, 56 scans each, 2 mm;
+mean error and limits of agreement (mean +- 1.96 SD; Bland and Altman, Lancet 1986) in the scanner's ml. Thresholds were chosen
+on site-a. `python -m tests.braing3n_core.test_tissues` prints the table again.
+
+    whole brain         site-a  r 0.986  -24.6 (-70.2 to +20.9)     site-b  r 0.993  -28.6 (-65.2 to +8.0)
+    grey matter         site-a  r 0.980   -3.2 (-34.0 to +27.5)     site-b  r 0.992   -3.7 (-28.3 to +20.9)
+    white matter        site-a  r 0.965  -18.7 (-53.4 to +16.0)     site-b  r 0.982  -22.9 (-50.2 to +4.4)
+    lateral ventricles  site-a  r 0.970   -0.2 (-9.6 to +9.2)       site-b  r 0.974   +0.3 (-3.4 to +4.0)
+
+Lesion load is weak. T1w: healthy people measure a few ml, because an affine leaves grey matter where the template has white;
+against the truth of phantoms r is 0.7. FLAIR: 0.54 ml where readers outlined 0.59 (Dice 0.42), in the one patient on whom the threshold was set.
 """
 
 from __future__ import annotations
@@ -26,7 +38,7 @@ _THIN = 4                                                    # the field is fitt
 _FLOOR = 0.02                                                # of every class everywhere: the affine is not the last word
 _DARKEST = 0.1                                               # of white: below it is background
 _TISSUE_FROM, _WHITE_FROM, _FLUID_TO = 0.2, 0.6, 0.25        # between CSF and grey, grey and white, CSF and white (site-a)
-_LESION_TO = 0.1                                             # between grey and white: darker white matter is hypointense
+_LESION_TO = 0.3                                             # between grey and white: darker white matter is hypointense
 _LESION_SPREADS = 2.5                                        # FLAIR: brighter than tissue by so many robust deviations
 _LEAST_VOXELS = 3                                            # of one FLAIR lesion
 _VENTRICLE_MARGIN_VOXELS = 3
@@ -200,7 +212,7 @@ def _lesions(
     clean: np.ndarray, levels: _Levels, modality: str, tissue: np.ndarray, ventricles: np.ndarray, regions: _Regions
 ) -> np.ndarray | None:
     if modality == "T1w":
-        inside = regions.white & ~binary_dilation(ventricles)
+        inside = regions.white & ~binary_dilation(ventricles, iterations=2)
         return np.asarray(inside & (clean < levels.grey + _LESION_TO * (levels.white - levels.grey)))
     if modality == "FLAIR":
         known = clean[tissue]
