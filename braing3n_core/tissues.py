@@ -15,7 +15,8 @@ on site-a. `python -m tests.braing3n_core.test_tissues` prints the table again.
     lateral ventricles  site-a  r 0.970   -0.2 (-9.6 to +9.2)       site-b  r 0.974   +0.3 (-3.4 to +4.0)
 
 Lesion load is weak. T1w: healthy people measure a few ml, because an affine leaves grey matter where the template has white;
-against the truth of phantoms r is 0.7. FLAIR: 0.54 ml where readers outlined 0.59 (Dice 0.42), in the one patient on whom the threshold was set.
+against the truth of phantoms r is 0.7. FLAIR: 0.54 ml where readers outlined 0.59 (Dice 0.42), in the one patient on whom the
+threshold was set.
 """
 
 from __future__ import annotations

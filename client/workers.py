@@ -54,7 +54,11 @@ class _Lane(threading.Thread):
                 task = self._pending.get_nowait()
             except queue.Empty:
                 break
-            self._answers.put((task, self._answer(task)))
+            try:
+                answer = self._answer(task)
+            except (OSError, ValueError) as error:           # no process, or no answer that can be read
+                answer = {"died": type(error).__name__}
+            self._answers.put((task, answer))
         self._end()
 
     def stop(self) -> None:

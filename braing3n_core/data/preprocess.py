@@ -84,12 +84,13 @@ def onto_template(path: Path, preset: Preset, registration: Literal["affine", "n
 def place(path: Path, method: Method) -> Placed:
     """Read a scan, find its brain and its place. Raises DataRefused if it cannot be used."""
     raw, affine = read_volume(path)
-    array, stripped = raw, "before"
+    array = raw
+    stripped: Stripped = "before"
     if method.mask_command:
         array, stripped = masked_by(method.mask_command, raw, affine), "command"
     if method.registration == "none":
         done = _is_done(array, affine, template(method.preset), method.modality)
-        return Placed(raw, array, affine, 1.0, stripped, done)  # type: ignore[arg-type]  # one of the three words
+        return Placed(raw, array, affine, 1.0, stripped, done)
     try:
         matrix = register(array, affine, method.modality)
     except DataRefused:
@@ -100,7 +101,7 @@ def place(path: Path, method: Method) -> Placed:
     if method.n4:
         array = without_field(array, np.linalg.norm(affine[:3, :3], axis=0))
     size = float(np.linalg.det(matrix[:3, :3]))
-    return Placed(raw, array, np.linalg.inv(matrix) @ affine, size, stripped, False)  # type: ignore[arg-type]
+    return Placed(raw, array, np.linalg.inv(matrix) @ affine, size, stripped, False)
 
 
 def volume_of(placed: Placed, method: Method) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from braing3n_core.console import show
 from braing3n_core.data.preprocess import on_grid
@@ -96,7 +97,7 @@ def test_parts_make_the_whole() -> None:
     assert found.gm_ml + found.wm_ml + found.ventricles_ml == pytest.approx(found.brain_ml)
     public = template(GRID)
     voxels = float((public.gm + public.wm > 0.5).sum())
-    assert found.brain_ml == pytest.approx(voxels * math.prod(GRID.spacing_mm) / 1000, rel=0.1)
+    assert found.brain_ml == pytest.approx(voxels * math.prod(GRID.spacing_mm) / 1000, rel=0.15)
 
 
 @pytest.mark.parametrize("modality", ["T2w", "FLAIR"])
@@ -114,14 +115,14 @@ def test_a_flair_lesion_of_known_size_is_found() -> None:
     public = template(GRID)
     rng = np.random.default_rng(0)
     values = ((0.1 * public.csf + 0.6 * public.gm + 0.5 * public.wm) * public.mask).numpy() + 0.01 * rng.random(GRID.shape)
-    inside = np.argwhere(public.wm.numpy() > 0.95)[2000]
-    blob = tuple(slice(i - 3, i + 4) for i in inside)
+    deep = distance_transform_edt(public.wm.numpy() > 0.7)
+    blob = tuple(slice(i - 2, i + 3) for i in np.unravel_index(deep.argmax(), deep.shape))
     before = volumes(values, "FLAIR", 1.0).lesion_ml
     values[blob] = 1.0
     after = volumes(values, "FLAIR", 1.0).lesion_ml
     assert before is not None
     assert after is not None
-    assert after - before == pytest.approx(7**3 * math.prod(GRID.spacing_mm) / 1000, rel=0.4)
+    assert after - before == pytest.approx(5**3 * math.prod(GRID.spacing_mm) / 1000, rel=0.4)
 
 
 @pytest.mark.parametrize("values", [np.zeros(GRID.shape), np.full(GRID.shape, -1.0)])
