@@ -66,13 +66,14 @@ def _level(small: np.ndarray) -> float:
 
 def _depth(head: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Distance in mm from the air around the head; where the picture ends, it is taken to go on as it does there."""
-    parts, _ = label(head)
+    # Plane by plane, because the neck is cut; before pieces are told apart, because a dark skull parts brain from scalp.
+    filled = np.stack([binary_fill_holes(plane) for plane in head.transpose(2, 0, 1)], axis=2)
+    parts, _ = label(filled)
     sizes = np.bincount(parts.ravel())[1:]
     if not len(sizes):
         raise DataRefused("there is no head in the picture; check the scan")
     largest = np.pad(parts == sizes.argmax() + 1, 1, mode="edge")
-    filled = np.stack([binary_fill_holes(plane) for plane in largest.transpose(2, 0, 1)], axis=2)     # axial, for a cut neck
-    return np.asarray(distance_transform_edt(filled, sampling=spacing_mm)[1:-1, 1:-1, 1:-1])
+    return np.asarray(distance_transform_edt(largest, sampling=spacing_mm)[1:-1, 1:-1, 1:-1])
 
 
 def _expected(shape: tuple[int, ...], place: np.ndarray, matrix: np.ndarray) -> np.ndarray:
