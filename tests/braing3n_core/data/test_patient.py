@@ -34,16 +34,6 @@ def ill() -> list[Person]:
     return some(6, modalities=ALL, visits=3, tumours=1.0)
 
 
-def test_what_else_is_asked_for_changes_nobody() -> None:
-    for one, two in zip(some(2, modalities=("FLAIR",)), some(2, modalities=ALL), strict=True):
-        assert torch.equal(one.visits[0].images["FLAIR"], two.visits[0].images["FLAIR"])
-        assert one.visits[0].truth == two.visits[0].truth
-    well, some_ill = some(6), some(6, tumours=0.5)
-    kept = [(a, b) for a, b in zip(well, some_ill, strict=True) if not b.tumour]
-    assert 0 < len(kept) < 6
-    assert all(torch.equal(a.visits[0].images["T1w"], b.visits[0].images["T1w"]) for a, b in kept)
-
-
 def test_years_widen_ventricles_and_spread_lesions_and_leave_the_head() -> None:
     for person in some(4, visits=4):
         truth = [visit.truth for visit in person.visits]

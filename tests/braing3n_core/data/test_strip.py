@@ -44,18 +44,6 @@ def test_a_skull_is_taken_away_and_the_brain_is_kept() -> None:
     assert (values[found] > 1.4).mean() < 0.01
 
 
-def test_a_head_prepares_as_its_brain_would(tmp_path: Path) -> None:
-    values, brain = head()
-    for name, array in (("head", values), ("brain", values * brain)):
-        write_volume(tmp_path / f"{name}.nii.gz", array, where())
-    method = Method(PRESETS["tiny"])
-    from_head, from_brain = (place(tmp_path / f"{name}.nii.gz", method) for name in ("head", "brain"))
-    assert (from_head.stripped, from_brain.stripped) == ("here", "before")
-    assert from_head.size == pytest.approx(from_brain.size, rel=0.1)
-    one, two = (brain_mask_of(volume_of(placed, method)) for placed in (from_head, from_brain))
-    assert dice(one, two) > 0.93
-
-
 @pytest.mark.parametrize("crime", ["empty", "noise"])
 def test_what_is_no_head_is_refused_or_leaves_nothing_to_register(crime: str, tmp_path: Path) -> None:
     values = {
