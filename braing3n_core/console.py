@@ -37,6 +37,21 @@ def counted(what: str, done: int, total: int) -> None:
     print(f"\r{what}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
+def timed(what: str) -> Callable[[int, int], None] | None:
+    """A counter with rate and time left on one line of standard error; None if nobody is looking."""
+    if not sys.stderr.isatty():
+        return None
+    started = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        spent = max(time.monotonic() - started, 1e-3)
+        left = spent / done * (total - done)
+        text = f"{what}: {done} of {total}, {60 * done / spent:.1f} a minute, {left / 60:.1f} min left"
+        print(f"\r{text:<70}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return tell
+
+
 @contextmanager
 def heartbeat(tell: Callable[[str], None], what: str, every_s: float = 9.0) -> Iterator[None]:
     """Tell that `what` is still going on, as long as it is: never ten seconds of silence."""

@@ -24,7 +24,6 @@ from torch import Tensor
 from braing3n_core.data.template import Template
 from braing3n_core.errors import DataRefused
 
-VERSION = 1                                                  # part of every cache key: raise it when a result may change
 _FLUID_QUANTILE = 0.03                                       # of the region's voxels: pure fluid even in young brains
 _TOLERANCE = 0.9                                             # tissue a tenth darker than expected is still tissue
 _SHELL_MM = 16.0                                             # tissue this near the region sets the levels

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from braing3n_core.data.bids import find_scans
 from braing3n_core.data.preprocess import onto_template
+from braing3n_core.data.scans import ScanFile
 from braing3n_core.embedding import Pool, embed
 from braing3n_core.errors import DataRefused, UsageError
 from braing3n_core.files import write_atomically
@@ -16,7 +16,6 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.prior import SHIPPED, read_prior
 
 _DIGITS = 6
-_SESSION = re.compile(r"_ses-([0-9A-Za-z]+)_")
 Registration = Literal["affine", "none"]
 Say = Callable[[str], None]
 Choice = TypeVar("Choice", bound=str)
@@ -45,26 +44,29 @@ def write_embeddings(
     """
     if not out.parent.is_dir():
         raise UsageError(f"no folder {out.parent} to write {out.name} to; make it first")
-    scans = [(name, path) for name, paths in find_scans(data).items() for path in paths]
+    found, unusable = find_scans(data)
+    for one in unusable:
+        say(f"left out {one.file}: {one.reason}")
+    scans = [scan for group in found.values() for scan in group]
     rows = list(_rows(scans, model, pool, registration, say))
+    total = len(scans) + len(unusable)
     if not rows:
-        raise DataRefused(f"not one of {len(scans)} scans in {data} can be used; the reasons are in the lines above")
+        raise DataRefused(f"not one of {total} scans in {data} can be used; the reasons are in the lines above")
     width = len(rows[0]) - 3
     lines = [["participant_id", "session", "modality", *(f"e{place}" for place in range(width))], *rows]
     write_atomically(out, ("\n".join("\t".join(line) for line in lines) + "\n").encode())
-    return len(rows), len(scans) - len(rows)
+    return len(rows), total - len(rows)
 
 
 def _rows(
-    scans: list[tuple[str, Path]], model: Brain, pool: Pool, registration: Registration, say: Say
+    scans: list[ScanFile], model: Brain, pool: Pool, registration: Registration, say: Say
 ) -> Iterator[list[str]]:
-    for done, (name, path) in enumerate(scans, start=1):
+    for done, scan in enumerate(scans, start=1):
         try:
-            volume = onto_template(path, model.preset, registration)
+            volume = onto_template(scan.path, model.preset, registration)
         except DataRefused as error:
-            say(f"left out {path.name}: {error}")
+            say(f"left out {scan.file}: {error}")
             continue
-        session = _SESSION.search(path.name)
         numbers = [f"{value:.{_DIGITS}g}" for value in embed(model, volume[None], pool)[0].tolist()]
-        yield [name, session.group(1) if session else "n/a", "T1w", *numbers]
+        yield [scan.participant, scan.session or "n/a", scan.modality, *numbers]
         say(f"embedded {done} of {len(scans)}")

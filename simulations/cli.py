@@ -28,11 +28,24 @@ def phantom(
     patients: Annotated[int, typer.Option(min=1, help="Patients of each site.")] = 100,
     sites: Annotated[int, typer.Option(min=1, max=100)] = 1,
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    modalities: Annotated[str, typer.Option(help="Of T1w, T2w, FLAIR, T1ce, with commas between.")] = "T1w",
+    visits: Annotated[int, typer.Option(min=1, max=20, help="Of each patient, a year apart.")] = 1,
+    tumours: Annotated[float, typer.Option(min=0, max=1, help="Share of patients with a tumour.")] = 0.0,
+    preset: Annotated[str, typer.Option(help="Grid: tiny (4 mm) or small (2 mm).")] = "tiny",
+    answers: Annotated[bool, typer.Option("--answers", help="Label maps, and truth tables of every visit.")] = False,
 ) -> None:
-    """Write phantom hospitals as ordinary BIDS folders, with the truth in participants.tsv."""
-    from braing3n_core.data.phantom import write_folders
+    """Write phantom hospitals as ordinary BIDS folders, with the truth in participants.tsv.
 
-    made = write_folders(out, patients, sites, seed, _counter("phantoms"))
+    Any option beyond T1w, one visit and no tumours brings label maps and truth tables along.
+    """
+    if answers or (modalities, visits, tumours, preset) != ("T1w", 1, 0.0, "tiny"):
+        from simulations.answers import write_answered
+
+        made = write_answered(out, patients, sites, seed, modalities, visits, tumours, preset, _counter("phantoms"))
+    else:
+        from braing3n_core.data.phantom import write_folders
+
+        made = write_folders(out, patients, sites, seed, _counter("phantoms"))
     console.show("\n".join(str(folder) for folder in made))
 
 

@@ -28,7 +28,7 @@ SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name 
     "uvicorn": {"server/fleet_door.py"},
     "httpx": {"server/fleet_door.py"},
     "nibabel": {"braing3n_core/data/volume.py"},
-    "SimpleITK": {"braing3n_core/data/registration.py"},
+    "SimpleITK": {"braing3n_core/data/registration.py", "braing3n_core/data/bias.py"},
     "nilearn": {"braing3n_core/data/template.py"},
     "safetensors": {"braing3n_core/state.py"},
 }

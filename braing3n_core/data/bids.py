@@ -1,4 +1,4 @@
-"""What a BIDS folder says: which T1w scans there are, and what participants.tsv knows of each patient.
+"""What a BIDS folder says: the scans a plan can use, and what participants.tsv and sessions.tsv know of each patient.
 
 A table that cannot answer what the plan asks is refused; a patient whose row or scans cannot be used is left out with the
 reason, and the others go on.
@@ -6,33 +6,25 @@ reason, and the others go on.
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from braing3n_core.data.scans import MODALITIES, Excluded, ScanFile, find_bids
+from braing3n_core.data.tables import NOT_AVAILABLE, Row, read_table
 from braing3n_core.errors import DataRefused
 from braing3n_core.models.brain import Condition
 from braing3n_core.plan import Categorical, Continuous
 
+__all__ = ["Entry", "Excluded", "find_scans", "read_bids"]
+
 TABLE = "participants.tsv"
 NEEDED = ("age", "sex", "diagnosis")                         # a plan that names these needs their columns; others may be absent
 _ID = "participant_id"
-_PATIENT = re.compile(r"^sub-[0-9A-Za-z]+$")
-_NOT_AVAILABLE = {"n/a", ""}                                 # BIDS writes n/a; an empty cell can mean nothing else
+_SESSION = "session_id"
 _SEX = {"f": "F", "female": "F", "m": "M", "male": "M"}
-_PATTERNS = tuple(f"{visit}anat/sub-*_T1w.nii{packed}" for visit in ("", "ses-*/") for packed in ("", ".gz"))
-_MOST_TABLE_BYTES = 2**26
 Variables = Sequence[Continuous | Categorical]
-
-
-@dataclass(frozen=True)
-class Excluded:
-    """What was left out, relative to the BIDS folder, and why. Stays at the site."""
-
-    file: str
-    reason: str
+Conditions = dict[str, Condition]
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,13 @@ class Entry:
     """One patient who has both a usable row and at least one scan."""
 
     participant: str
-    scans: tuple[Path, ...]                                  # in the order of their names
-    conditions: dict[str, Condition]                         # of the variables that come from the table
+    scans: tuple[ScanFile, ...]                              # in the order of their names
+    conditions: Conditions                                   # of the variables that come from the table
+    visits: Mapping[str, Conditions]                         # session -> what sessions.tsv says otherwise
+
+    def at(self, session: str) -> Conditions:
+        """What is known of the patient at one visit."""
+        return self.conditions | self.visits.get(session, {})
 
 
 def read_bids(folder: Path, variables: Variables) -> tuple[tuple[Entry, ...], tuple[Excluded, ...]]:
@@ -49,49 +46,72 @@ def read_bids(folder: Path, variables: Variables) -> tuple[tuple[Entry, ...], tu
 
     Raises DataRefused if the folder or its table is missing, or the table lacks a column that a variable of the plan needs.
     """
-    scans = find_scans(folder)
-    rows = _read_table(folder / TABLE, [v.name for v in variables if v.source == "participants" and v.name in NEEDED])
-    entries, excluded = [], []
+    scans, unusable = find_scans(folder, _modalities(variables))
+    rows = _by_patient(folder, [v.name for v in variables if v.source == "participants" and v.name in NEEDED])
+    entries, excluded = [], list(unusable)
     for name in sorted(scans.keys() | rows.keys()):
         try:
-            entries.append(_entry(name, scans.get(name, ()), rows.get(name, []), variables))
+            entries.append(_entry(folder, name, scans.get(name, ()), rows.get(name, []), variables))
         except DataRefused as error:
-            files = [path.relative_to(folder).as_posix() for path in scans.get(name, ())] or [f"{TABLE}: {name}"]
+            files = [scan.file for scan in scans.get(name, ())] or [f"{TABLE}: {name}"]
             excluded += [Excluded(file, str(error)) for file in files]
     return tuple(entries), tuple(excluded)
 
 
-def find_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Patient -> T1w files under `sub-*/[ses-*/]anat`. Derivatives lie elsewhere and are never found."""
-    if not folder.is_dir():
-        raise DataRefused(f"no data folder {folder}; name the BIDS folder that holds {TABLE} and sub-*/")
-    found: dict[str, tuple[Path, ...]] = {}
-    for home in sorted(folder.glob("sub-*")):
-        if home.is_dir() and (scans := sorted({path for pattern in _PATTERNS for path in home.glob(pattern)})):
-            found[home.name] = tuple(scans)
-    if not found:
-        raise DataRefused(f"no sub-*/[ses-*/]anat/*_T1w.nii[.gz] in data folder {folder}; name a BIDS folder with T1w scans")
-    return found
+def find_scans(
+    folder: Path, modalities: Sequence[str] = ("T1w",)
+) -> tuple[dict[str, tuple[ScanFile, ...]], tuple[Excluded, ...]]:
+    """Patient -> scans of these modalities, and files that only look like scans. Raises DataRefused if there are none."""
+    found = find_bids(folder)
+    wanted = [scan for scan in found.scans if scan.modality in modalities]
+    if not (wanted or found.excluded):
+        names = " or ".join(f"*_{modality}.nii[.gz]" for modality in modalities)
+        raise DataRefused(f"no sub-*/[ses-*/]anat/{names} in data folder {folder}; name a BIDS folder with such scans")
+    by_patient: dict[str, tuple[ScanFile, ...]] = {}
+    for scan in wanted:
+        by_patient[scan.participant] = (*by_patient.get(scan.participant, ()), scan)
+    return by_patient, found.excluded
 
 
-def _entry(name: str, scans: tuple[Path, ...], rows: list[Mapping[str, str]], variables: Variables) -> Entry:
+def _modalities(variables: Variables) -> tuple[str, ...]:
+    """Those that the plan can tell apart; T1w if it knows none."""
+    for variable in variables:
+        if isinstance(variable, Categorical) and variable.source == "modality":
+            return tuple(level for level in variable.levels if level in MODALITIES)
+    return ("T1w",)
+
+
+def _entry(folder: Path, name: str, scans: tuple[ScanFile, ...], rows: list[Row], variables: Variables) -> Entry:
     if not rows:
         raise DataRefused(f"{name} has no row in {TABLE}; add one (n/a where a value is unknown)")
     if len(rows) > 1:
         raise DataRefused(f"{name} has {len(rows)} rows in {TABLE}, so its values are uncertain; keep one")
-    if not _PATIENT.match(name):
-        raise DataRefused(f"{name!r} is not a BIDS name; call it sub- followed by letters and digits")
     if not scans:
-        raise DataRefused(f"{name} has no T1w scan in its folder; add anat/{name}_T1w.nii.gz or remove the row")
-    if any(not path.name.startswith(f"{name}_") for path in scans):
-        raise DataRefused(f"the folder {name} holds a scan named for another patient; move it where it belongs")
+        wanted = " or ".join(_modalities(variables))
+        raise DataRefused(f"{name} has no {wanted} scan in its folder; add anat/{name}_T1w.nii.gz or remove the row")
     table = [variable for variable in variables if variable.source == "participants"]
-    return Entry(name, scans, {variable.name: _value(variable, rows[0].get(variable.name, "n/a")) for variable in table})
+    conditions = {variable.name: _value(variable, rows[0].get(variable.name, "n/a")) for variable in table}
+    return Entry(name, scans, conditions, _visits(folder / name / f"{name}_sessions.tsv", table))
+
+
+def _visits(path: Path, variables: Variables) -> dict[str, Conditions]:
+    """What an optional sessions.tsv says of each visit: only columns that name a variable, only cells that are known."""
+    if not path.is_file():
+        return {}
+    header, rows = read_table(path)
+    if _SESSION not in header:
+        raise DataRefused(f"{path.name} has no column {_SESSION}, so no visit can be matched; add it")
+    asked = [variable for variable in variables if variable.name in header]
+    visits: dict[str, Conditions] = {}
+    for row in rows:
+        values = {variable.name: _value(variable, row[variable.name]) for variable in asked}
+        visits["ses-" + row[_SESSION].removeprefix("ses-")] = {name: v for name, v in values.items() if v is not None}
+    return visits
 
 
 def _value(variable: Continuous | Categorical, cell: str) -> Condition:
     """One cell as the plan understands it; None where it is not known. Raises DataRefused for a value that cannot be."""
-    if cell.lower() in _NOT_AVAILABLE:
+    if cell.lower() in NOT_AVAILABLE:
         return None
     if isinstance(variable, Categorical):
         return _level(variable, cell)
@@ -114,22 +134,16 @@ def _level(variable: Categorical, cell: str) -> str:
     raise DataRefused(f"{variable.name} is {cell[:40]!r}, known are {known}; correct the cell or write n/a")
 
 
-def _read_table(path: Path, needed: Sequence[str]) -> dict[str, list[Mapping[str, str]]]:
-    """Patient -> the rows with that name, cells stripped. Strict: one header, equal cells in every row, UTF-8."""
-    lines = [line for line in csv.reader(_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if any(line)]
-    header = [name.strip() for name in lines[0]] if lines else []
+def _by_patient(folder: Path, needed: Sequence[str]) -> dict[str, list[Row]]:
+    """Patient -> the rows with that name."""
+    header, lines = read_table(folder / TABLE)
     if _ID not in header:
         raise DataRefused(f"{TABLE} has no column {_ID}, so no scan can be matched; save it tab-separated with that column")
-    if len(set(header)) != len(header):
-        raise DataRefused(f"{TABLE} names a column twice; keep one of each")
     for name in needed:
         if name not in header:
             raise DataRefused(f"{TABLE} has no column {name!r}, which the plan needs; add it (n/a where unknown)")
-    rows: dict[str, list[Mapping[str, str]]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(header):
-            raise DataRefused(f"{TABLE} row {number} has {len(line)} cells under {len(header)} columns; separate them by tabs")
-        row = dict(zip(header, (cell.strip() for cell in line), strict=True))
+    rows: dict[str, list[Row]] = {}
+    for row in lines:
         rows.setdefault(_named(row[_ID]), []).append(row)
     return rows
 
@@ -137,14 +151,3 @@ def _read_table(path: Path, needed: Sequence[str]) -> dict[str, list[Mapping[str
 def _named(cell: str) -> str:
     """BIDS asks for sub-; tables made by hand often leave it out, and no two patients differ by it alone."""
     return cell if cell.startswith("sub-") else f"sub-{cell}"
-
-
-def _text(path: Path) -> str:
-    try:
-        if not path.stat().st_size <= _MOST_TABLE_BYTES:
-            raise DataRefused(f"{TABLE} has more than {_MOST_TABLE_BYTES >> 20} MiB, too many for patients; check the file")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataRefused(f"no {TABLE} in data folder {path.parent}, so no patient is known; add it") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{TABLE} is not readable as UTF-8 text; save it again as tab-separated UTF-8") from error

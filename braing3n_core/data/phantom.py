@@ -139,17 +139,17 @@ def _batch(
     load = uniform(count) * ((age - AGES[0]) / (AGES[1] - AGES[0])).clamp(0, 1)                # 0..1, grows with age
     dilation = (ageing(age, dementia, hospital) + 0.12 * normal(count)).clamp(-0.25, 1.1)
 
-    gm, wm, mask = _deformed(source, preset, dilation, male, hospital.folding, normal)
+    gm, wm, mask = deformed(source, preset, dilation, male, hospital.folding, normal)
     csf = (mask - gm - wm).clamp(0, 1)
     years = ((age - AGES[0]) / (AGES[1] - AGES[0])).view(-1, 1, 1, 1)
     thinner = 1 - 0.22 * (years + 0.6 * dementia.view(-1, 1, 1, 1)).clamp(0, 1.3)
     csf, gm = csf + gm * (1 - thinner), gm * thinner
-    lesion = _lesions(wm, source, preset, load, uniform)
+    lesion = lesions_in(wm, source, preset, load, uniform)
 
     grey = (_GREY + hospital.contrast + 0.05 * normal(count)).view(-1, 1, 1, 1)
     fluid = (_CSF + 0.02 * normal(count)).clamp(0.05).view(-1, 1, 1, 1)
     signal = fluid * csf + grey * gm + wm * (1 - 0.45 * lesion)
-    field = 1 + (0.05 + hospital.bias) * _smooth(normal(count, 1, 3, 3, 3), preset.shape)[:, 0]
+    field = 1 + (0.05 + hospital.bias) * smooth(normal(count, 1, 3, 3, 3), preset.shape)[:, 0]
     image = WHITE_LEVEL * (signal * field + 0.012 * normal(count, *preset.shape)) * (mask > 0.5)
 
     voxel_ml = math.prod(preset.spacing_mm) / 1000
@@ -166,19 +166,19 @@ def _batch(
         yield image[i : i + 1].clamp(0, 1.3).clone(), truth
 
 
-def _deformed(
+def deformed(
     source: Template, preset: Preset, dilation: Tensor, male: Tensor, folding: float, normal: Callable[..., Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Grey, white and brain maps, each (B, D, H, W), after ventricle dilation, head size and a smooth random field."""
-    count, extent = len(dilation), _extent_mm(preset)
-    here = _grid_mm(preset)                                                                    # (3, D, H, W)
-    centre = _centre_of(source.csf * source.ventricles, here)
+    count, extent = len(dilation), extent_mm(preset)
+    here = grid_mm(preset)                                                                    # (3, D, H, W)
+    centre = centre_of(source.csf * source.ventricles, here)
     from_centre = (here - centre.view(3, 1, 1, 1))[None]
     squeeze = torch.tensor([1.0, 0.6, 1.0]).view(1, 3, 1, 1, 1)
     near = torch.exp(-(from_centre.square() * squeeze).sum(1, keepdim=True) / (2 * 22.0**2))   # 22 mm: reach of the horns
     size = (1 + 0.05 * (0.5 - male) + 0.02 * normal(count)).view(-1, 1, 1, 1, 1)
-    wobble = 2.2 * _smooth(normal(count, 3, 6, 6, 6), preset.shape)                            # mm, smooth over about 35 mm
-    wobble = wobble + folding * _smooth(normal(count, 3, 14, 14, 14), preset.shape) if folding else wobble
+    wobble = 2.2 * smooth(normal(count, 3, 6, 6, 6), preset.shape)                            # mm, smooth over about 35 mm
+    wobble = wobble + folding * smooth(normal(count, 3, 14, 14, 14), preset.shape) if folding else wobble
     # A backward map: looking closer to the centre than one is makes the ventricles wider.
     target = here[None] * size - 0.75 * dilation.view(-1, 1, 1, 1, 1) * near * from_centre + wobble
     coordinates = (target / extent.view(1, 3, 1, 1, 1)).flip(1).permute(0, 2, 3, 4, 1)         # (B, D, H, W, 3), x last first
@@ -187,30 +187,32 @@ def _deformed(
     return moved[:, 0], moved[:, 1], moved[:, 2]
 
 
-def _lesions(wm: Tensor, source: Template, preset: Preset, load: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
+def lesions_in(wm: Tensor, source: Template, preset: Preset, load: Tensor, uniform: Callable[..., Tensor]) -> Tensor:
     """(B, D, H, W) lesion share of each voxel: blobs in periventricular white matter, more with load."""
     coarse = tuple(max(side // 3, 2) for side in preset.shape)
     blobs = F.interpolate(uniform(len(load), 1, *coarse), size=preset.shape, mode="trilinear", align_corners=True)[:, 0]
-    here = _grid_mm(preset)
-    centre = _centre_of(source.csf * source.ventricles, here)
+    here = grid_mm(preset)
+    centre = centre_of(source.csf * source.ventricles, here)
     near = torch.exp(-(here - centre.view(3, 1, 1, 1)).square().sum(0) / (2 * 38.0**2))        # mm
     return torch.sigmoid((blobs - (1 - 0.42 * load.view(-1, 1, 1, 1))) * 30) * (wm > 0.5) * near
 
 
-def _smooth(coarse: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def smooth(coarse: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """(B, C, ...) random numbers on a few points -> (B, C, D, H, W), smooth."""
     return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)
 
 
-def _extent_mm(preset: Preset) -> Tensor:
+def extent_mm(preset: Preset) -> Tensor:
     """(3,) mm from the grid's middle to its last voxel."""
     return torch.tensor([(side - 1) * mm / 2 for side, mm in zip(preset.shape, preset.spacing_mm, strict=True)])
 
 
-def _grid_mm(preset: Preset) -> Tensor:
+def grid_mm(preset: Preset) -> Tensor:
     """(3, D, H, W): each voxel's place in mm from the middle of the grid."""
-    axes = [torch.linspace(-float(e), float(e), side) for e, side in zip(_extent_mm(preset), preset.shape, strict=True)]
+    axes = [torch.linspace(-float(e), float(e), side) for e, side in zip(extent_mm(preset), preset.shape, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def _centre_of(weight: Tensor, here: Tensor) -> Tensor:
+def centre_of(weight: Tensor, here: Tensor) -> Tensor:
+    """(3,) mm: the centre of mass of (D, H, W) weights at the places (3, D, H, W)."""
     return (here * weight).sum((1, 2, 3)) / weight.sum()

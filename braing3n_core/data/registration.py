@@ -1,4 +1,4 @@
-"""Where a scan lies in the template: one affine, found by correlation. The only file that knows SimpleITK.
+"""Where a scan lies in the template: one affine, found by correlation with the template in the scan's own contrast.
 
 Deterministic: every voxel of the brain counts, in one thread and in one order, so nothing is sampled and the same scan gives
 the same bits. About a second a scan, because the match is made on 4 mm voxels whatever the plan's grid is.
@@ -29,25 +29,75 @@ _STEPS = 100
 _RELAXATION = 0.8                                            # less stops short of turns above ten degrees
 _SHRINK = [2, 1]
 _SIGMA_MM = [4.0, 2.0]
+_LEAST_SHARE = 0.94                                          # of the signal on the brain or 8 mm around it
+_CONTRAST = {                                                # brightness of CSF, grey, white; T1w and T1ce: the template itself
+    "T2w": (1.0, 0.55, 0.35),
+    "FLAIR": (0.1, 0.9, 0.7),
+}
+_HEAD_SCALES = (0.8, 0.9)                                    # template mm -> scan mm: adults' cube roots of 0.5 to 0.8
+_HEAD_SHIFTS_MM = (-25.0, 0.0, 25.0)                         # a neck pulls the centre of mass down, a scalp anywhere
 
 
-def register(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def register(array: np.ndarray, affine: np.ndarray, modality: str = "T1w") -> np.ndarray:
     """The (4, 4) matrix that takes template mm to scan mm, for one skull-stripped scan (D, H, W) with its voxel -> mm affine.
 
     Raises DataRefused if the scan's brain does not end up where the template's is (Dice < 0.8), or only by a transform that no
-    head needs.
+    head needs, or if there is signal around it, as a skull leaves.
     """
-    fixed, inside = _template()
+    fixed, inside = _template(modality)
     moving = _moving(array, affine)
     transform = _start(fixed, moving)
+    _improve(_method(inside), fixed, moving, transform)
+    _check(fixed, inside, moving, transform)
+    return _matrix(transform)
+
+
+def register_head(array: np.ndarray, affine: np.ndarray, modality: str) -> np.ndarray:
+    """As `register`, for a head whose scalp is gone or dim: only the template's brain counts, from several starts.
+
+    Good to about a centimetre, enough to find the brain in the head. Raises DataRefused if no start leads to one.
+    """
+    fixed, _ = _template(modality)
+    inside = sitk.BinaryDilate(_brain(), [1] * 3)
+    moving = _moving(array, affine)
+    found = [_from(start, fixed, inside, moving) for start in _head_starts(_start(fixed, moving))]
+    best = min(found, key=lambda pair: pair[0])[1]
+    _improve(_method(inside), fixed, moving, best)
+    _check_shape(best)
+    return _matrix(best)
+
+
+def _head_starts(centred: sitk.AffineTransform) -> list[sitk.AffineTransform]:
+    starts = []
+    for scale in _HEAD_SCALES:
+        for shift in _HEAD_SHIFTS_MM:
+            start = sitk.AffineTransform(centred)
+            start.SetMatrix((np.eye(3) * scale).ravel().tolist())
+            start.SetTranslation((np.array(centred.GetTranslation()) + np.array([0.0, 0.0, shift])).tolist())
+            starts.append(start)
+    return starts
+
+
+def _from(
+    start: sitk.AffineTransform, fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image
+) -> tuple[float, sitk.AffineTransform]:
+    """A short, coarse search: how well it ended (less is better) and where."""
     method = _method(inside)
+    method.SetOptimizerAsRegularStepGradientDescent(_STEP_MM, 0.5, 30, _RELAXATION)
+    method.SetShrinkFactorsPerLevel([3])
+    method.SetSmoothingSigmasPerLevel([6.0])
+    _improve(method, fixed, moving, start)
+    return float(method.GetMetricValue()), start
+
+
+def _improve(
+    method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform
+) -> None:
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(fixed, moving)
     except RuntimeError as error:                            # no overlap at all: ITK has many words for it
         raise DataRefused(_refusal("the two do not overlap")) from error
-    _check(fixed, moving, transform)
-    return _matrix(transform)
 
 
 def _method(inside: sitk.Image) -> sitk.ImageRegistrationMethod:
@@ -63,12 +113,22 @@ def _method(inside: sitk.Image) -> sitk.ImageRegistrationMethod:
     return method
 
 
-@lru_cache(maxsize=1)
-def _template() -> tuple[sitk.Image, sitk.Image]:
-    """The template on the 4 mm grid, and the voxels that count."""
+@lru_cache(maxsize=4)
+def _template(modality: str) -> tuple[sitk.Image, sitk.Image]:
+    """The template on the 4 mm grid as a scanner of this modality sees it, and the voxels that count."""
     public = template(PRESETS[_GRID])
-    mask = sitk.Cast(_image(public.mask.numpy(), public.affine), sitk.sitkUInt8)
-    return _image(public.t1.numpy(), public.affine), sitk.BinaryDilate(mask, [_MARGIN_VOXELS] * 3)
+    levels = _CONTRAST.get(modality)
+    if levels is None:
+        seen = public.t1.numpy()
+    else:
+        maps = (public.csf.numpy(), public.gm.numpy(), public.wm.numpy())
+        seen = sum(level * tissue for level, tissue in zip(levels, maps, strict=True)) * public.mask.numpy()
+    return _image(seen, public.affine), sitk.BinaryDilate(_brain(), [_MARGIN_VOXELS] * 3)
+
+
+def _brain() -> sitk.Image:
+    public = template(PRESETS[_GRID])
+    return sitk.Cast(_image(public.mask.numpy(), public.affine), sitk.sitkUInt8)
 
 
 def _moving(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
@@ -98,20 +158,27 @@ def _start(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform:
     return start
 
 
-def _check(fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform) -> None:
+def _check(fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform) -> None:
+    _check_shape(transform)
+    moved = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
+    public, seen = sitk.GetArrayFromImage(fixed), sitk.GetArrayFromImage(inside) > 0
+    brain, mask = moved > _BRAIN, sitk.GetArrayFromImage(_brain()) > 0
+    overlap = 2 * float((brain & mask).sum()) / float(brain.sum() + mask.sum())
+    if not overlap >= LEAST_DICE:
+        raise DataRefused(_refusal(f"its brain overlaps the template's with Dice {overlap:.2f}, needed {LEAST_DICE}"))
+    alike = float(np.corrcoef(moved[seen], public[seen])[0, 1])
+    if not alike >= LEAST_CORRELATION:
+        raise DataRefused(_refusal(f"it correlates with the template at {alike:.2f}, needed {LEAST_CORRELATION}"))
+    share = float(moved[seen].sum() / moved.sum())
+    if not share >= _LEAST_SHARE:
+        raise DataRefused(_refusal(f"{100 * (1 - share):.0f} % of its signal lies around the brain, as a skull does"))
+
+
+def _check_shape(transform: sitk.AffineTransform) -> None:
     axes = np.array(transform.GetMatrix()).reshape(3, 3)
     determinant, least = float(np.linalg.det(axes)), float(np.linalg.svd(axes, compute_uv=False).min())
     if not (_DETERMINANT[0] <= determinant <= _DETERMINANT[1] and least >= _LEAST_AXIS):
         raise DataRefused(_refusal(f"it would have to change its size by a factor of {determinant:.2f}"))
-    moved = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0))
-    public, seen = (sitk.GetArrayFromImage(image) for image in _template())
-    brain, mask = moved > _BRAIN, public > 0
-    overlap = 2 * float((brain & mask).sum()) / float(brain.sum() + mask.sum())
-    if not overlap >= LEAST_DICE:
-        raise DataRefused(_refusal(f"its brain overlaps the template's with Dice {overlap:.2f}, needed {LEAST_DICE}"))
-    alike = float(np.corrcoef(moved[seen > 0], public[seen > 0])[0, 1])
-    if not alike >= LEAST_CORRELATION:
-        raise DataRefused(_refusal(f"it correlates with the template at {alike:.2f}, needed {LEAST_CORRELATION}"))
 
 
 def _refusal(why: str) -> str:

@@ -1,16 +1,22 @@
-"""NIfTI files in and out, and nothing else. The only file that knows nibabel.
+"""NIfTI-1, NIfTI-2 and MGZ files in, NIfTI-1 out, and nothing else. The only file that knows nibabel.
 
-Reading trusts nothing: what cannot be a brain scan is refused in one line. Writing keeps nothing: a header holds the grid, the
-units and the text that was asked for, and the same arguments give the same bytes.
+Reading trusts nothing: what cannot be a brain scan is refused in one line, and no header makes it take more memory than the
+header's own volume needs. Writing keeps nothing: a header holds the grid, the units and the text that was asked for, and the
+same arguments give the same bytes.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import stat
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +29,10 @@ MNI = 4                                      # NIfTI xform code NIFTI_XFORM_MNI_
 _SIDE = (8, 1024)                            # voxels per axis; a 7T scan at 0.25 mm has 880
 _MOST_VOXELS = 512**3                        # 0.5 GiB as float32
 _VOXEL_MM = (0.1, 20.0)
-_MOST_BYTES = _MOST_VOXELS * 8 + 2**20       # the longest stream such a file can be, header extensions included
+_MOST_HEADER = 2**20                         # bytes before the first voxel: header and extensions
+_SLACK = 2**20                               # bytes after the last voxel: padding, or the footer of an MGZ file
+_VOX_OFFSET_END = 176                        # bytes that hold the field in either version
+_VOX_OFFSET = {348: ("f", 108), 540: ("q", 168)}       # by sizeof_hdr: NIfTI-1 and NIfTI-2, type and place of the field
 _LEAST_DETERMINANT = 0.1                     # of the unit axes: 1 is orthogonal, 0 is flat
 _COMPRESSION = 6
 _DESCRIP_BYTES = 79                          # NIfTI-1 field sizes, less the closing zero
@@ -33,27 +42,37 @@ _INTENT_BYTES = 15
 def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """One scan: float32 (D, H, W) with axes right, anterior, superior, and its affine (4, 4), voxel -> mm.
 
-    Raises DataRefused, naming the file, unless it is a complete NIfTI with one finite, non-constant 3D volume of believable
-    size whose orientation is known.
+    Raises DataRefused, naming the file, unless it is a complete NIfTI or MGZ file with one finite, non-constant 3D volume of
+    believable size whose orientation is known.
     """
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")              # a strange header is judged below, by what it leads to
-            _read_to_the_end(path)
-            image = nib.load(path)
-            _check_grid(path, image)
-            canonical = nib.as_closest_canonical(image)
-            values = np.array(canonical.get_fdata(dtype=np.float32, caching="unchanged"))
-    except DataRefused:
-        raise
-    except FileNotFoundError as error:
-        raise DataRefused(f"{path.name} is not there; check the folder and run again") from error
-    except Exception as error:                           # a damaged file makes nibabel raise nearly anything
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataRefused(f"{path.name} is damaged, truncated or not NIfTI ({why}); copy it again from its source") from error
+    with _refusals(path):
+        canonical = nib.as_closest_canonical(_opened(path))
+        values = np.array(canonical.get_fdata(dtype=np.float32, caching="unchanged"))
     values = values.reshape(values.shape[:3])            # (D, H, W, 1, ...) -> (D, H, W)
     _check_values(path, values)
     return values, np.asarray(canonical.affine, np.float64)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself, without its voxels. Texts are named, never given."""
+
+    sides: tuple[int, ...]                               # voxels
+    voxel_mm: tuple[float, ...]
+    axes: str                                            # as stored, for example LPS
+    millimetres: bool                                    # whether it says that its unit is the mm
+    texts: tuple[str, ...]                               # fields that hold text somebody wrote
+
+
+def read_header(path: Path) -> Header:
+    """A scan's header. Raises DataRefused as `read_volume` does, but for what only voxels show."""
+    with _refusals(path):
+        image = _opened(path)
+        sides = tuple(int(side) for side in image.shape[:3])
+        mm = tuple(float(side) for side in np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0))
+        nifti = isinstance(image, nib.Nifti1Image)
+        millimetres = image.header.get_xyzt_units()[0] == "mm" if nifti else True           # MGZ knows no other
+        return Header(sides, mm, "".join(nib.aff2axcodes(image.affine)), millimetres, _texts(image.header) if nifti else ())
 
 
 def write_volume(
@@ -83,23 +102,77 @@ def write_volume(
     write_atomically(path, _gzipped(content) if path.suffix == ".gz" else content)
 
 
-def _read_to_the_end(path: Path) -> None:
-    """Nibabel stops at the last voxel; the checksum of a gzip stream comes after it."""
-    if path.suffix != ".gz":
-        return
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in a file, in one line."""
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")              # a strange header is judged by what it leads to
+            yield
+    except DataRefused:
+        raise
+    except FileNotFoundError as error:
+        raise DataRefused(f"{path.name} is not there; check the folder and run again") from error
+    except PermissionError as error:
+        raise DataRefused(f"{path.name} may not be read by this user; change its permissions and run again") from error
+    except Exception as error:                           # a damaged file makes nibabel raise nearly anything
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataRefused(f"{path.name} is damaged, truncated or not NIfTI ({why}); copy it again from its source") from error
+
+
+def _texts(header: Any) -> tuple[str, ...]:  # noqa: ANN401 - nibabel is untyped
+    names = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
+    filled = [name for name in names if name in header and bytes(header[name]).strip(b"\0 ")]
+    return (*filled, *(["extensions"] if header.extensions else []))
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401 - nibabel is untyped
+    """The image behind a file that holds what its header promises, no more and no less. No voxel is kept yet."""
+    if not stat.S_ISREG(path.stat().st_mode):            # a pipe would be waited for without end
+        raise DataRefused(f"{path.name} is no ordinary file; put the scan itself there")
+    with _stream(path) as stream:
+        _check_start(path, stream.read(_VOX_OFFSET_END))
+    image = nib.load(path)
+    _check_grid(path, image)
+    expected = int(image.dataobj.offset) + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+    with _stream(path) as stream:
+        _check_length(path, stream, expected)
+    return image
+
+
+def _stream(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]  # GzipFile reads bytes as well
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    """Nibabel reads all extensions at once, however long the header says they are."""
+    for order in ("<", ">"):
+        size = struct.unpack(f"{order}i", start[:4])[0] if len(start) >= 4 else 0
+        if size in _VOX_OFFSET and len(start) == _VOX_OFFSET_END:
+            kind, place = _VOX_OFFSET[size]
+            offset = struct.unpack_from(order + kind, start, place)[0]
+            if not 0 <= offset <= _MOST_HEADER:
+                raise DataRefused(f"{path.name} says its voxels start at byte {offset:.3g}; copy it again from its source")
+
+
+def _check_length(path: Path, stream: BinaryIO, expected: int) -> None:
+    """To the end: nibabel stops at the last voxel, and the checksum of a gzip stream comes after it."""
     length = 0
-    with gzip.open(path) as stream:
-        while chunk := stream.read(2**20):
-            length += len(chunk)
-            if not length <= _MOST_BYTES:
-                raise DataRefused(f"{path.name} unpacks to more than {_MOST_BYTES >> 20} MiB; give one brain scan per file")
+    while chunk := stream.read(2**20):
+        length += len(chunk)
+        if not length <= expected + _SLACK:
+            raise DataRefused(f"{path.name} unpacks to more than its header says; export it again as one brain scan per file")
+    if not length >= expected:
+        raise DataRefused(f"{path.name} is truncated: {length} bytes of {expected}; copy it again from its source")
 
 
 def _check_grid(path: Path, image: Any) -> None:  # noqa: ANN401 - nibabel is untyped
     """What the header alone tells, before any voxel is read."""
     name, shape = path.name, tuple(int(side) for side in image.shape)
-    if not isinstance(image, nib.Nifti1Image):           # NIfTI-2 is a subclass
-        raise DataRefused(f"{name} is not NIfTI; convert it, for example with mri_convert")
+    if not isinstance(image, nib.Nifti1Image | nib.MGHImage):              # NIfTI-2 is a subclass
+        raise DataRefused(f"{name} is not NIfTI or MGZ; convert it, for example with mri_convert")
     if len(shape) < 3 or any(side != 1 for side in shape[3:]):
         raise DataRefused(f"{name} is {len(shape)}-D {shape}, a scan is one 3D volume; split it or leave it out")
     least, most = _SIDE
@@ -107,9 +180,15 @@ def _check_grid(path: Path, image: Any) -> None:  # noqa: ANN401 - nibabel is un
         raise DataRefused(f"{name} has absurd dimensions {shape[:3]}, sides are {least} to {most} voxels; check the file")
     if image.get_data_dtype().kind not in "iuf":
         raise DataRefused(f"{name} holds {image.get_data_dtype()}, not one number per voxel; export it as a grey-scale image")
-    if not (int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0):
+    if not _is_oriented(image):
         raise DataRefused(f"{name} does not say how it is oriented, so left and right are unknown; set its sform and qform")
     _check_affine(name, np.asarray(image.affine, np.float64))
+
+
+def _is_oriented(image: Any) -> bool:  # noqa: ANN401 - nibabel is untyped
+    if isinstance(image, nib.MGHImage):
+        return int(image.header["goodRASFlag"]) > 0
+    return int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
 
 
 def _check_affine(name: str, affine: np.ndarray) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from braing3n_core.data.template import template
 from braing3n_core.errors import DataRefused
-from braing3n_core.metrics import BRAIN_THRESHOLD, brain_mask_of, signal_outside
+from braing3n_core.metrics import brain_mask_of, signal_outside
+from braing3n_core.metrics.images import BRAIN_THRESHOLD
 from braing3n_core.models.presets import Preset
 from braing3n_core.morphometry import measure
 from server.release.policy import Anatomy

@@ -46,14 +46,14 @@ def test_ventricles_of_one_hospital_follow_the_truth(hospital: Hospital) -> None
 def test_ventricles_follow_the_fluid_that_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers for phantoms in the module's text: fluid before and after the phantom's grey matter is thinned."""
     fluid: list[torch.Tensor] = []
-    deformed = phantom._deformed
+    deformed = phantom.deformed
 
     def watched(*factors: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         gm, wm, mask = deformed(*factors)
         fluid.append(((mask - gm - wm).clamp(0, 1) * template(TINY).ventricles).sum((1, 2, 3)))
         return gm, wm, mask
 
-    monkeypatch.setattr(phantom, "_deformed", watched)
+    monkeypatch.setattr(phantom, "deformed", watched)
     found = list(phantoms(TINY, 150, 3, PUBLIC))
     measured = [ventricles(v) for v, _ in found]
     assert correlation(measured, torch.cat(fluid)) == pytest.approx(0.94, abs=0.01)

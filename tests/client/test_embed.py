@@ -38,7 +38,7 @@ def test_every_usable_scan_is_a_row_of_its_own_numbers(bids: Path, tmp_path: Pat
     assert write_embeddings(bids, tmp_path / "e.tsv", model, "mean", "none", said.append) == (2, 1)
     header, *rows = [line.split("\t") for line in (tmp_path / "e.tsv").read_text().splitlines()]
     assert header == ["participant_id", "session", "modality", *(f"e{i}" for i in range(TINY.encoder_width))]
-    assert [row[:3] for row in rows] == [["sub-ph0001", "late", "T1w"], ["sub-ph0003", "n/a", "T1w"]]
+    assert [row[:3] for row in rows] == [["sub-ph0001", "ses-late", "T1w"], ["sub-ph0003", "n/a", "T1w"]]
     volumes = torch.stack([volume for volume, _ in phantoms(TINY, 3, 5, Hospital(name="x"))])
     expected = embed(model, volumes)
     for row, place in zip(rows, (0, 2), strict=True):

@@ -147,15 +147,33 @@ def test_a_scan_without_a_row_is_listed(tmp_path: Path) -> None:
 
 def test_visits_of_one_patient_stay_together(tmp_path: Path) -> None:
     entries, _ = read(folder(tmp_path, f"{HEADER}\nsub-01\t30\tF\thealthy\n", ("sub-01/ses-1", "sub-01/ses-2")))
-    assert [path.parts[-3] for path in entries["sub-01"].scans] == ["ses-1", "ses-2"]
+    assert [scan.session for scan in entries["sub-01"].scans] == ["ses-1", "ses-2"]
 
 
 def test_a_scan_named_for_another_patient_is_never_taken_for_this_one(tmp_path: Path) -> None:
     root = folder(tmp_path, f"{HEADER}\nsub-01\t30\tF\thealthy\nsub-02\t31\tM\thealthy\n")
     (root / "sub-01" / "anat" / "sub-02_run-2_T1w.nii.gz").touch()
     entries, excluded = read(root)
-    assert list(entries) == ["sub-02"]
+    assert [scan.path.name for scan in entries["sub-01"].scans] == ["sub-01_T1w.nii.gz"]
+    assert [e.file for e in excluded] == ["sub-01/anat/sub-02_run-2_T1w.nii.gz"]
     assert "another patient" in excluded[0].reason
+
+
+def test_a_visit_has_its_own_age_and_the_rest_of_the_patient(tmp_path: Path) -> None:
+    root = folder(tmp_path, f"{HEADER}\nsub-01\t30\tF\thealthy\n", ("sub-01/ses-1", "sub-01/ses-2"))
+    (root / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tage\tacq_time\nses-1\tn/a\tx\nses-2\t32.5\tx\n")
+    entry = read(root)[0]["sub-01"]
+    assert [entry.at(scan.session)["age"] for scan in entry.scans] == [30.0, 32.5]
+    assert {entry.at(scan.session)["sex"] for scan in entry.scans} == {"F"}
+
+
+def test_an_impossible_age_at_one_visit_leaves_out_that_patient_alone(tmp_path: Path) -> None:
+    rows = f"{HEADER}\nsub-01\t30\tF\thealthy\nsub-02\t31\tM\thealthy\n"
+    root = folder(tmp_path, rows, ("sub-01/ses-1", "sub-02"))
+    (root / "sub-01" / "sub-01_sessions.tsv").write_text("session_id\tage\nses-1\t300\n")
+    entries, excluded = read(root)
+    assert list(entries) == ["sub-02"]
+    assert "age is 300" in excluded[0].reason
 
 
 def test_only_t1w_of_the_raw_data_is_found(tmp_path: Path) -> None:
@@ -164,7 +182,9 @@ def test_only_t1w_of_the_raw_data_is_found(tmp_path: Path) -> None:
                   "sub-01/func/sub-01_T1w.nii.gz", "sub-02/anat/._sub-02_T1w.nii.gz"):  # fmt: skip
         (root / other).parent.mkdir(parents=True, exist_ok=True)
         (root / other).touch()
-    assert {name: [p.name for p in paths] for name, paths in find_scans(root).items()} == {
+    scans, excluded = find_scans(root)
+    assert not excluded
+    assert {name: [scan.path.name for scan in found] for name, found in scans.items()} == {
         "sub-01": ["sub-01_T1w.nii.gz"], "sub-02": ["sub-02_T1w.nii.gz"],
     }  # fmt: skip
 

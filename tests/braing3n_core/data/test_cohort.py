@@ -14,10 +14,11 @@ import torch
 from braing3n_core.data import preprocess
 from braing3n_core.data.cohort import Cohort, held_out_of, load_cohort
 from braing3n_core.data.phantom import phantoms, write_bids
+from braing3n_core.data.preprocess import Method, Placed
 from braing3n_core.data.template import template
 from braing3n_core.errors import DataRefused, PlanRefused
 from braing3n_core.models.presets import PRESETS
-from braing3n_core.plan import DEFAULT_VARIABLES, Hospital, TrainingPlan
+from braing3n_core.plan import DEFAULT_VARIABLES, Hospital
 from tests.client.studies import study
 
 TINY = PRESETS["tiny"]
@@ -42,10 +43,10 @@ def bids(master: Path, tmp_path: Path) -> Path:
 def never_again(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From the call on, preprocessing anything fails the test."""
 
-    def refuse(path: Path, plan: TrainingPlan) -> torch.Tensor:
+    def refuse(path: Path, method: Method) -> Placed:
         raise AssertionError(f"{path.name} was preprocessed again")
 
-    return lambda: monkeypatch.setattr(preprocess, "preprocess", refuse)
+    return lambda: monkeypatch.setattr(preprocess, "place", refuse)
 
 
 def names(cohort: Cohort) -> set[str]:
@@ -273,8 +274,9 @@ def test_real_scans_of_three_sites_load(tmp_path: Path, never_again: Callable[[]
     (bids / "participants.tsv").write_text("\n".join(rows))
     plan = study(data={"registration": "affine"})
     cohort = load_cohort(bids, plan, tmp_path / "cache")
-    assert names(cohort) == {"sub-IXI012", "sub-IXI083", "sub-06"}
-    assert ["skull-stripped" in excluded.reason for excluded in cohort.excluded] == [True, True]
-    assert all(5 < float(str(p.scans[0].conditions["ventricles"])) < 60 for p in cohort.patients)
+    assert names(cohort) == {"sub-IXI012", "sub-IXI083", "sub-06", "sub-mslong01"}      # the last was never stripped
+    assert [len(p.scans) for p in cohort.patients if p.participant == "sub-mslong01"] == [2]
+    assert not cohort.excluded
+    assert all(5 < float(str(scan.conditions["ventricles"])) < 60 for p in cohort.patients for scan in p.scans)
     never_again()
     assert names(load_cohort(bids, plan, tmp_path / "cache")) == names(cohort)

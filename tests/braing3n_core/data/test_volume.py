@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -52,9 +53,41 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_image_format_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "scan.mgz"
-    nib.save(nib.MGHImage(scan(), AFFINE), path)
+    path = tmp_path / "scan.img"
+    nib.save(nib.AnalyzeImage(scan(), AFFINE), path)
     assert "not NIfTI" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image, nib.MGHImage])
+def test_the_same_scan_is_read_from_every_format(tmp_path: Path, kind: type) -> None:
+    path = tmp_path / ("scan.mgz" if kind is nib.MGHImage else "scan.nii")
+    nib.save(kind(scan(), AFFINE), path)
+    values, affine = read_volume(path)
+    assert np.array_equal(values, scan())
+    assert np.allclose(affine, AFFINE)
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "sub-01_T1w.nii"
+    os.mkfifo(path)
+    assert "no ordinary file" in refusal(path)
+
+
+def test_a_bomb_is_refused_before_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.nii.gz"
+    with gzip.open(path, "wb") as stream:
+        stream.write(nib.Nifti1Image(scan(), AFFINE).to_bytes())
+        stream.write(bytes(2**22))
+    assert "more than its header says" in refusal(path)
+
+
+@pytest.mark.parametrize("offset", [1e9, -5, np.inf, np.nan])
+def test_a_header_that_hides_the_voxels_is_refused_before_it_is_read(tmp_path: Path, offset: float) -> None:
+    content = bytearray(nib.Nifti1Image(scan(), AFFINE).to_bytes())
+    content[108:112] = np.array([offset], "<f4").tobytes()
+    path = tmp_path / "hidden.nii"
+    path.write_bytes(bytes(content))
+    assert "voxels start at byte" in refusal(path)
 
 
 @pytest.mark.parametrize("kept", [0.01, 0.5, 0.98])

@@ -1,0 +1,224 @@
+"""Tissue volumes in the scanner's own ml: classes by intensity and the template's priors, the coil's field taken out.
+
+T1w and T1ce: expectation maximisation of three Gaussians of log intensity (CSF, grey, white) under the template's maps, with a
+cubic field (Wells et al., IEEE TMI 1996; Ashburner and Friston, NeuroImage 2005, without the warp); then fixed thresholds
+between the three levels. T2w and FLAIR tell fluid from tissue but not grey from white, so grey and white are not given.
+Nothing is learned. The affine's determinant turns ml of template space into ml of the scanner's.
+
+How far to trust them: against label maps of a segmentation network, two sites of one scanner type each, 56 scans each, 2 mm;
+mean error and limits of agreement (mean +- 1.96 SD; Bland and Altman, Lancet 1986) in the scanner's ml. Thresholds were chosen
+on site-a. `python -m tests.braing3n_core.test_tissues` prints the table again.
+
+    whole brain         site-a  r 0.986  -24.6 (-70.2 to +20.9)     site-b  r 0.993  -28.6 (-65.2 to +8.0)
+    grey matter         site-a  r 0.980   -3.2 (-34.0 to +27.5)     site-b  r 0.992   -3.7 (-28.3 to +20.9)
+    white matter        site-a  r 0.965  -18.7 (-53.4 to +16.0)     site-b  r 0.982  -22.9 (-50.2 to +4.4)
+    lateral ventricles  site-a  r 0.970   -0.2 (-9.6 to +9.2)       site-b  r 0.974   +0.3 (-3.4 to +4.0)
+
+Lesion load is weak. T1w: healthy people measure a few ml, because an affine leaves grey matter where the template has white;
+against the truth of phantoms r is 0.7. FLAIR: 0.54 ml where readers outlined 0.59 (Dice 0.42), in the one patient on whom the
+threshold was set.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
+
+from braing3n_core.data.template import Template, template
+from braing3n_core.errors import DataRefused
+from braing3n_core.models.presets import PRESETS
+
+GRID = PRESETS["small"]                                      # measured at 2 mm whatever grid is trained on
+_STEPS = 12
+_ORDER = 3                                                   # of the field's polynomial
+_THIN = 4                                                    # the field is fitted to every fourth voxel
+_FLOOR = 0.02                                                # of every class everywhere: the affine is not the last word
+_DARKEST = 0.1                                               # of white: below it is background
+_TISSUE_FROM, _WHITE_FROM, _FLUID_TO = 0.2, 0.6, 0.25        # between CSF and grey, grey and white, CSF and white (site-a)
+_LESION_TO = 0.3                                             # between grey and white: darker white matter is hypointense
+_LESION_SPREADS = 2.5                                        # FLAIR: brighter than tissue by so many robust deviations
+_LEAST_VOXELS = 3                                            # of one FLAIR lesion
+_VENTRICLE_MARGIN_VOXELS = 3
+_VENTRICLE_DEPTH_MM = 18.0
+_LEAST_PIECE = 0.1                                           # of the largest: smaller pieces are sulci that touch the region
+_THIRD_MM = ((-5.0, 5.0), (-200.0, 5.0), (-200.0, 10.0))     # left-right, back-front, low-high
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """ml in the scanner's space; None where this modality cannot tell."""
+
+    brain_ml: float                      # grey and white matter and ventricles, without the CSF around them
+    gm_ml: float | None
+    wm_ml: float | None
+    csf_ml: float
+    ventricles_ml: float                 # lateral
+    lesion_ml: float | None
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """How bright tissue is in one scan, the field taken out."""
+
+    fluid: float
+    grey: float
+    white: float
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Where things can be, (D, H, W) bool on GRID."""
+
+    near: np.ndarray                     # brain, with room for what the affine missed
+    ventricles: np.ndarray
+    core: np.ndarray                     # ventricle in everybody
+    white: np.ndarray                    # white matter in nearly everybody
+    lesions: np.ndarray                  # where FLAIR is searched for lesions
+
+
+def volumes(values: np.ndarray, modality: str, size: float) -> Volumes:
+    """Volumes of one stripped scan on GRID (D, H, W), any units; `size` is the scanner's ml in one ml of template space.
+
+    Raises DataRefused if there is no signal where the brain should be.
+    """
+    public, regions = template(GRID), _regions()
+    white = _white(values, public)
+    brain = (values > _DARKEST * white) & regions.near
+    split = modality in ("T1w", "T1ce")
+    if split:
+        levels, clean = _classes(values, brain, public)
+    else:
+        levels, clean = _two_levels(values, white, modality, regions), values
+    ml = math.prod(GRID.spacing_mm) / 1000 * size
+    least = 1 - _FLUID_TO if split else 0.5                  # two levels are pure, three share voxels with their neighbours
+    ventricles = _ventricles(_fluidness(clean, levels) > least, brain | regions.core, regions)
+    around = _is_fluid(clean, levels, modality) & brain & ~ventricles
+    tissue = brain & ~around & ~ventricles
+    lesions = _lesions(clean, levels, modality, tissue, ventricles, regions)
+    bright = clean > levels.grey + _WHITE_FROM * (levels.white - levels.grey)
+    return Volumes(
+        brain_ml=float((tissue | ventricles).sum()) * ml,
+        gm_ml=float((tissue & ~bright).sum()) * ml if split else None,
+        wm_ml=float((tissue & bright).sum()) * ml if split else None,
+        csf_ml=float((around | ventricles).sum()) * ml,
+        ventricles_ml=float(ventricles.sum()) * ml,
+        lesion_ml=None if lesions is None else float(lesions.sum()) * ml,
+    )
+
+
+@lru_cache(maxsize=1)
+def _regions() -> _Regions:
+    public = template(GRID)
+    mask, region = public.mask.numpy(), public.ventricles.numpy()
+    here = np.indices(mask.shape).reshape(3, -1)
+    mm = (public.affine[:3, :3] @ here + public.affine[:3, 3:]).reshape(3, *mask.shape)
+    third = np.logical_and.reduce([(mm[a] > low) & (mm[a] < high) for a, (low, high) in enumerate(_THIRD_MM)])
+    deep = distance_transform_edt(mask) * min(GRID.spacing_mm) > _VENTRICLE_DEPTH_MM
+    wide = binary_dilation(region, iterations=_VENTRICLE_MARGIN_VOXELS) & deep & ~third
+    white = gaussian_filter(public.wm.numpy(), 1.0)
+    return _Regions(
+        near=binary_dilation(mask, iterations=2),
+        ventricles=wide,
+        core=region & (public.csf.numpy() > 0.5) & wide,
+        white=(white > 0.85) & (distance_transform_edt(mask) * min(GRID.spacing_mm) > 10),
+        lesions=white > 0.4,
+    )
+
+
+def _white(values: np.ndarray, public: Template) -> float:
+    core = values[public.wm.numpy() > 0.9]
+    bright = core[core > 0]
+    if not len(bright) >= 0.5 * len(core):
+        raise DataRefused("no signal where white matter should be; check that the scan is whole")
+    return float(np.median(bright))
+
+
+def _classes(values: np.ndarray, brain: np.ndarray, public: Template) -> tuple[_Levels, np.ndarray]:
+    """Levels of the three classes, and the scan without its field."""
+    maps = (public.csf, public.gm, public.wm)
+    prior = np.stack([gaussian_filter(tissue.numpy(), 1.0)[brain] for tissue in maps]) + _FLOOR             # (3, n)
+    prior /= prior.sum(0)
+    seen, basis = np.log(values[brain].astype(np.float64)), _polynomials(brain)                            # (n,), (n, 20)
+    share, field, mean = prior, np.zeros_like(seen), np.zeros(3)
+    for step in range(_STEPS):
+        clean = seen - field
+        mean = (share * clean).sum(1) / share.sum(1)
+        spread = (share * (clean - mean[:, None]) ** 2).sum(1) / share.sum(1) + 1e-4
+        if step == 0:
+            mean[0] = np.quantile(clean, 0.03)               # sulci share their voxels with grey matter: start from pure fluid
+        score = -0.5 * (clean - mean[:, None]) ** 2 / spread[:, None] - 0.5 * np.log(spread)[:, None]
+        share = prior * np.exp(score - score.max(0))
+        share /= share.sum(0)
+        if step >= 2:
+            field = _field(seen, mean[1:], share[1:] / spread[1:, None], basis)
+    fluid, grey, white = np.exp(mean)
+    without = values.astype(np.float64)
+    without[brain] = np.exp(seen - field)
+    grey = max(grey, 1.05 * fluid)                           # a scan without contrast still gets an order
+    return _Levels(float(fluid), float(grey), float(max(white, 1.05 * grey))), without
+
+
+def _field(seen: np.ndarray, mean: np.ndarray, weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """(n,) log field: the polynomial nearest to what grey and white matter differ from their means by."""
+    total = weight.sum(0)
+    rest = (weight * (seen - mean[:, None])).sum(0)
+    some = slice(None, None, _THIN)
+    design = basis[some]
+    normal = (design * total[some, None]).T @ design + 1e-3 * np.eye(basis.shape[1])
+    field = basis @ np.linalg.solve(normal, design.T @ rest[some])
+    return np.asarray(field - field.mean())
+
+
+def _polynomials(brain: np.ndarray) -> np.ndarray:
+    """(n, 20): all products of coordinates in [-1, 1] up to the order, at the voxels of the brain."""
+    axes = [2 * place / (side - 1) - 1 for place, side in zip(np.nonzero(brain), brain.shape, strict=True)]
+    powers = [(i, j, k) for i in range(_ORDER + 1) for j in range(_ORDER + 1 - i) for k in range(_ORDER + 1 - i - j)]
+    return np.stack([axes[0] ** i * axes[1] ** j * axes[2] ** k for i, j, k in powers], axis=1)
+
+
+def _two_levels(values: np.ndarray, white: float, modality: str, regions: _Regions) -> _Levels:
+    """Fluid from the middle of the ventricles everybody has; grey is taken to be a little brighter than white, as in both."""
+    fluid = float(np.quantile(values[regions.core], 0.6 if modality == "T2w" else 0.4))
+    return _Levels(fluid, 1.2 * white, white)
+
+
+def _fluidness(clean: np.ndarray, levels: _Levels) -> np.ndarray:
+    """0 at white matter, 1 at pure fluid, whichever of the two is brighter."""
+    contrast = levels.fluid - levels.white
+    return np.asarray((clean - levels.white) / (contrast if abs(contrast) > 1e-6 * levels.white else 1e-6 * levels.white))
+
+
+def _is_fluid(clean: np.ndarray, levels: _Levels, modality: str) -> np.ndarray:
+    if modality in ("T1w", "T1ce"):
+        return np.asarray(clean <= levels.fluid + _TISSUE_FROM * (levels.grey - levels.fluid))
+    return np.asarray(_fluidness(clean, levels) > 0.5)
+
+
+def _ventricles(fluid: np.ndarray, brain: np.ndarray, regions: _Regions) -> np.ndarray:
+    """Fluid of the region in pieces that reach the place where everybody has ventricle."""
+    pieces, _ = label(fluid & regions.ventricles & brain)
+    sizes = np.bincount(pieces.ravel())
+    reached = np.unique(pieces[regions.core])
+    reached = reached[reached > 0]
+    if not len(reached):
+        return np.zeros(fluid.shape, bool)
+    return np.asarray(np.isin(pieces, reached[sizes[reached] >= _LEAST_PIECE * sizes[reached].max()]))
+
+
+def _lesions(
+    clean: np.ndarray, levels: _Levels, modality: str, tissue: np.ndarray, ventricles: np.ndarray, regions: _Regions
+) -> np.ndarray | None:
+    if modality == "T1w":
+        inside = regions.white & ~binary_dilation(ventricles, iterations=2)
+        return np.asarray(inside & (clean < levels.grey + _LESION_TO * (levels.white - levels.grey)))
+    if modality == "FLAIR":
+        known = clean[tissue]
+        middle = float(np.median(known))
+        spread = 1.4826 * float(np.median(np.abs(known - middle)))
+        pieces, _ = label((clean > middle + _LESION_SPREADS * spread) & regions.lesions)
+        return np.asarray((np.bincount(pieces.ravel()) >= _LEAST_VOXELS)[pieces] & (pieces > 0))
+    return None

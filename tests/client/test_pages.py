@@ -1,0 +1,79 @@
+"""Pages as a person sees them: a dot leads to its scan, a press shows what was there before. In a real browser, offline."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from braing3n_core.data.cache import Cache
+from braing3n_core.data.phantom import phantoms
+from braing3n_core.data.prepared import compute_and_keep
+from braing3n_core.data.preprocess import Method
+from braing3n_core.data.scans import Excluded
+from braing3n_core.data.template import template
+from braing3n_core.data.volume import write_volume
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import Hospital
+from client.index_page import index_page
+from client.scan_page import write_excluded, write_page
+
+TINY = PRESETS["tiny"]
+CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: pages were not opened")
+
+
+@pytest.fixture(scope="module")
+def qc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("qc")
+    path, page = root / "sub-1_T1w.nii.gz", root / "scans" / "sub-1_T1w-0123.html"
+    write_volume(path, next(phantoms(TINY, 1, 1, Hospital(name="x")))[0][0].numpy(), template(TINY).affine)
+    method = Method(TINY, registration="none")
+    made = compute_and_keep(path, method, Cache(root / "cache"), "k", lambda one: write_page(page, path.name, method, one))
+    points = [{"file": path.name, "modality": "T1w", "page": page.name, "volumes": made.record["volumes"]}]
+    left_out = [Excluded("sub-2_T1w.nii.gz", "it is <b>bold</b>; look at it")]
+    write_excluded(root / "scans" / "sub-2.html", "sub-2_T1w.nii.gz", left_out[0].reason, path)
+    html = index_page(points, left_out, {"sub-2_T1w.nii.gz": root / "scans" / "sub-2.html"})
+    (root / "index.html").write_text(html, encoding="utf-8")
+    return root
+
+
+def seen(page: Path, script: str = "") -> str:
+    """The page's document after its own scripts, and one more, ran in a browser without a network."""
+    text = page.read_text(encoding="utf-8").replace("default-src 'none'; style", "script-src 'unsafe-inline'; style")
+    copy = page.with_name(f"seen-{page.name}")
+    copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]
+    shown = subprocess.run([str(CHROMIUM), *flags, copy.as_uri()], check=True, capture_output=True, text=True, timeout=300)
+    return shown.stdout
+
+
+def test_what_a_file_is_called_is_never_markup(qc: Path) -> None:
+    index = (qc / "index.html").read_text()
+    assert "<b>bold</b>" not in index
+    assert "&lt;b&gt;bold" in index
+    assert "Left out" in (qc / "scans" / "sub-2.html").read_text()
+
+
+@browser
+@pytest.mark.slow
+def test_a_dot_leads_to_the_page_of_its_scan(qc: Path) -> None:
+    script = 'document.title = document.querySelector("svg a circle").parentNode.href.baseVal'
+    document = seen(qc / "index.html", script)
+    target = document.split("<title>")[1].split("</title>")[0]
+    assert (qc / target).is_file()
+    assert document.count("<circle") == 6                    # a dot in the strip of each measure
+
+
+@browser
+@pytest.mark.slow
+def test_a_press_shows_what_was_there_before(qc: Path) -> None:
+    page = next((qc / "scans").glob("sub-1*.html"))
+    assert 'id="shown">after<' in seen(page)
+    document = seen(page, 'document.getElementById("view").click(); document.getElementById("edges").click()')
+    assert 'id="shown">before<' in document
+    assert document.count('class="hidden"') == 2             # the picture of after, and the outline
+    sizes = seen(page, 'document.title = [...document.images].map(i => i.naturalWidth).join(" ")')
+    assert sizes.split("<title>")[1].split("</title>")[0] == " ".join(3 * [str(7 * 96)])
