@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: env demo test test-fast test-crash lint types clean
+.PHONY: env demo test test-fast test-crash test-audit lint types clean
 
 env: .venv/.ready
 
@@ -35,6 +35,10 @@ test-fast: env
 # kill -9 of every process at every instant of a round: twenty-five consortia, one after the other.
 test-crash: env
 	$(BIN)/python -m pytest -m "crash or slow" tests/end_to_end/test_crash.py
+
+# Ten planted bugs, each in twenty runs, against self-test and audit; prints the table.
+test-audit: env
+	$(BIN)/python -m tests.privacy.planted_bugs --runs 20
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -147,11 +147,11 @@ def _noise(step: Step) -> list[Finding]:
     model, _ = probe()
     steps = [_flat(step.private_gradient(model, [], probe_loss, _BOUND, _EVENT)) for _ in range(4)]
     values, deviation = torch.cat(steps), _EVENT.noise_multiplier * _BOUND
-    half = len(steps[0]) // 2
+    half, size = len(steps[0]) // 2, f"standard deviation {values.std():.4f}, accounted {deviation:.4f}"
     between = [_correlated(a, b) for a, b in combinations(steps, 2)]
     within = [_correlated(noise[:half], noise[half : 2 * half]) for noise in steps]
     return [
-        _tested("noise size", _variance_p(values, deviation), f"standard deviation {values.std():.4f}, accounted {deviation:.4f}"),
+        _tested("noise size", _variance_p(values, deviation), size),
         _tested("noise shape", _gaussian_p(values / deviation), "distance from the Gaussian distribution function"),
         _tested("noise between steps", min(1.0, len(between) * min(between)), "correlation between any two steps"),
         _tested("noise within a step", min(1.0, len(within) * min(within)), "correlation between the halves of a step"),
