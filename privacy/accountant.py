@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 
 from privacy.errors import MechanismRefused
 from privacy.events import Event, RandomisedResponse, SampledGaussian
@@ -29,6 +30,22 @@ def epsilon_upper(events: Sequence[Event], delta: float) -> float:
     """A looser bound (RDP) printed beside `epsilon`, so that a reader sees two accountants agree on the order."""
     segments = _segments(events, delta)
     return math.inf if segments is None else rdp_epsilon(segments, delta) + _votes(events)
+
+
+def epsilon_across(sites: Sequence[Sequence[Event]], most: int, delta: float) -> float:
+    """Privacy spent on a patient whose scans may be at up to `most` of `sites`, each with its own events.
+
+    Sites that share no patient compose in parallel: with `most` = 1 this is the largest site's epsilon, which is what a
+    federation states when it assumes that every patient is at one site. A patient at several sites is in all their events,
+    so these compose; the worst choice of `most` sites counts. Guarantee: an upper bound, as `epsilon`, for every patient who
+    is at no more than `most` sites. Sites with alike events, the usual case, are tried once.
+    """
+    if not (sites and 1 <= most <= len(sites)):
+        raise MechanismRefused(f"a patient can be at 1 to {len(sites)} of {len(sites)} sites, not {most}; say how many at most")
+    if any(_segments(events, delta) is None for events in sites):
+        return math.inf
+    choices = {_segments([event for site in chosen for event in site], delta) for chosen in combinations(sites, most)}
+    return max(_prv(segments, delta) for segments in choices if segments is not None)
 
 
 def _segments(events: Sequence[Event], delta: float) -> tuple[Segment, ...] | None:

@@ -145,8 +145,8 @@ class Ledger:
      * A last line torn by a crash is dropped and noted: its `reserve` had not returned, so nothing was trained with it.
 
     Not covered: removing whole records from the END leaves a shorter, valid chain. The audit log names ledger heads
-    (privacy/egress.py), which shows the loss of every record up to the last message sent; a site operator who rewrites both
-    files is not a threat this file can stop. One thread per ledger.
+    (privacy/egress.py), which shows the loss of every record up to the last message sent; an older copy of BOTH files is
+    whole by itself, and shown only by a head kept elsewhere (privacy/ledger_head.py). One thread per ledger.
 
     | limit    | event              | result                                        |
     |----------|--------------------|-----------------------------------------------|
@@ -189,6 +189,11 @@ class Ledger:
     def reservations(self) -> tuple[Reservation, ...]:
         """Every reservation ever made, in order."""
         return tuple(self._book.reservations)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Digest of every record, in order."""
+        return tuple(self._book.heads)
 
     def knows(self, head: str) -> bool:
         """Whether `head` was this ledger's head at some time."""
