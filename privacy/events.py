@@ -54,6 +54,32 @@ class RandomisedResponse:
 
 
 @dataclass(frozen=True)
+class SecureSummed:
+    """`steps` secure sums, over several sites, of whole numbers of a Poisson sample of patients, with Skellam noise.
+
+    Unit and neighbours as above; the patient may be at any site, and only the noisy sum over sites is seen. `noise_variance`
+    is what the honest sites' shares add up to at least, `l2_bound` the L2 norm of one patient's (size,) whole numbers, after
+    rounding. Rests on what privacy/secure_sum.py assumes about how many sites drop out or collude.
+    """
+
+    stage: str
+    noise_variance: float
+    l2_bound: float
+    size: int
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("noise variance", self.noise_variance), ("l2 bound", self.l2_bound)):
+            if not (value > 0 and math.isfinite(value)):
+                raise MechanismRefused(f"{name} {value} must be a finite positive number")
+        if not 0 < self.sample_rate <= 1:
+            raise MechanismRefused(f"sample rate {self.sample_rate} must be in (0, 1]")
+        if not (self.steps >= 1 and self.size >= 1):
+            raise MechanismRefused(f"steps {self.steps} and size {self.size} must be at least 1")
+
+
+@dataclass(frozen=True)
 class NonPrivate:
     """Something computed on patients left without any mechanism. Costs infinity."""
 
@@ -67,7 +93,7 @@ class Unbounded:
     description: str
 
 
-Event = SampledGaussian | RandomisedResponse | NonPrivate | Unbounded
+Event = SampledGaussian | RandomisedResponse | SecureSummed | NonPrivate | Unbounded
 
 
 def to_record(event: Event) -> dict[str, object]:
@@ -84,6 +110,8 @@ def from_record(record: Mapping[str, object]) -> Event:
                 return SampledGaussian(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
             case "RandomisedResponse":
                 return RandomisedResponse(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
+            case "SecureSummed":
+                return SecureSummed(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
             case "NonPrivate":
                 return NonPrivate(**fields)  # type: ignore[arg-type]  # a wrong type is caught below
             case "Unbounded":

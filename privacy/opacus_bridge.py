@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -23,19 +22,19 @@ from opacus.accountants.analysis.prv import (
     discretize,
 )
 from opacus.grad_sample import GradSampleModule
-from scipy.special import gammaln, logsumexp
 from torch import Tensor, nn
+
+from privacy.renyi import converted, sampled_gaussian
 
 Segment = tuple[float, float, int]                           # noise multiplier, sample rate, steps
 _EPS_ERROR: Final = 0.01
-_ORDERS: Final = np.array([*range(2, 65), 80, 96, 128, 192, 256, 512, 1024])
 
 
 def prv_epsilon(history: Sequence[Segment], delta: float) -> float:
     """Epsilon of the composed steps by the PRV accountant (Gopi et al., arXiv 2106.02848), its error of 0.01 included.
 
     An empty history costs 0; Opacus itself raises on it. Opacus' parts, but the range of losses to look at comes from
-    `_renyi`: Opacus' own Renyi bound takes most of the time of a history with many different steps.
+    privacy/renyi.py: Opacus' own Renyi bound takes most of the time of a history with many different steps.
     """
     if not history:
         return 0.0
@@ -62,25 +61,10 @@ def rdp_epsilon(history: Sequence[Segment], delta: float) -> float:
 def _domain(history: Sequence[Segment], delta_error: float) -> Domain:
     """Losses to look at, and in what steps, by remark 5.6 of Gopi et al.; any wider range is as safe."""
     steps = sum(count for _, _, count in history)
-    whole = np.sum([count * _renyi(sigma, rate) for sigma, rate, count in history], axis=0)
-    single = [_converted(_renyi(sigma, rate), delta_error / (8 * steps)) for sigma, rate, _ in history]
-    widest = max(_converted(whole, delta_error / 4), *single, _EPS_ERROR) + 3
+    whole = np.sum([count * sampled_gaussian(sigma, rate) for sigma, rate, count in history], axis=0)
+    single = [converted(sampled_gaussian(sigma, rate), delta_error / (8 * steps)) for sigma, rate, _ in history]
+    widest = max(converted(whole, delta_error / 4), *single, _EPS_ERROR) + 3
     return Domain.create_aligned(-widest, widest, _EPS_ERROR / math.sqrt(steps * math.log(12 / delta_error) / 2))
-
-
-@lru_cache(maxsize=4096)
-def _renyi(noise_multiplier: float, sample_rate: float) -> np.ndarray:
-    """Renyi divergence of one step at whole orders, in closed form (Mironov, Talwar, Zhang, arXiv 1908.10530, section 3.3)."""
-    if sample_rate == 1:
-        return np.asarray(_ORDERS / (2 * noise_multiplier**2))
-    k, order = np.arange(_ORDERS[-1] + 1), _ORDERS[:, None]
-    chosen = np.where(k <= order, gammaln(order + 1) - gammaln(k + 1) - gammaln(np.maximum(order - k, 0) + 1), -np.inf)
-    terms = chosen + k * math.log(sample_rate) + (order - k) * math.log1p(-sample_rate) + (k**2 - k) / (2 * noise_multiplier**2)
-    return np.asarray(logsumexp(terms, axis=1) / (_ORDERS - 1))
-
-
-def _converted(renyi: np.ndarray, delta: float) -> float:
-    return float(np.min(renyi + math.log(1 / delta) / (_ORDERS - 1)))
 
 
 def row_gradients(model: nn.Module, total_loss: Callable[[nn.Module], Tensor]) -> dict[str, Tensor]:
