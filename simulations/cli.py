@@ -135,6 +135,22 @@ def swap(
     console.show("\n".join(swapping.told(found)))
 
 
+@app.command()
+def audit(
+    recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/demo.toml.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Attack the private step of every stage and print claimed against measured. 6 if a claim is refuted."""
+    from braing3n_core.errors import INTEGRITY
+    from braing3n_core.plan import TrainingPlan
+    from simulations.audit import audit_plan
+
+    measured = audit_plan(TrainingPlan.load(_found(recipe)))
+    console.show(json.dumps(measured.as_json(), indent=1) if as_json else "\n".join(measured.in_words()))
+    if not measured.passed:
+        raise typer.Exit(INTEGRITY)
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-sim")
