@@ -42,7 +42,9 @@ def test_the_real_step_passes() -> None:
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_broken_step_is_caught_for_what_is_broken(bug: str) -> None:
-    assert broken_invariants(BUGS[bug]()) == CAUGHT_BY[bug]
+    by_chance = {"noise size", "noise shape"} if bug == "the same noise again" else set()       # one draw, counted four times
+    found = broken_invariants(BUGS[bug]())
+    assert CAUGHT_BY[bug] <= found <= CAUGHT_BY[bug] | by_chance
 
 
 def test_every_probe_patient_has_a_gradient_far_above_the_bound_in_every_layer() -> None:
