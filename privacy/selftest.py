@@ -16,7 +16,7 @@ import torch
 from scipy.stats import binom, chi2, norm, t
 from torch import Tensor, nn
 
-from privacy.dp_sgd import PoissonSampler, RowLoss, Rows, clipped_sum, private_gradient
+from privacy.dp_sgd import Engine, PoissonSampler, RowLoss, Rows, clipped_sum, private_gradient
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors
 from privacy.randomness import SecretNoise
@@ -44,7 +44,10 @@ class Step(Protocol):
 
 
 class DpSgd:
-    """The step that training takes: privacy/dp_sgd.py with noise from the operating system."""
+    """The step that training takes: privacy/dp_sgd.py with noise from the operating system, by the engine that rounds use."""
+
+    def __init__(self, engine: Engine = "fast") -> None:
+        self.engine = engine
 
     def draw(self, patients: Sequence[Key], rate: float) -> list[Key]:
         """A Poisson sample."""
@@ -52,13 +55,13 @@ class DpSgd:
 
     def clipped_sum(self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float) -> Tensors:
         """As dp_sgd.clipped_sum."""
-        return clipped_sum(model, patients, row_loss, l2_bound).total.tensors
+        return clipped_sum(model, patients, row_loss, l2_bound, self.engine).total.tensors
 
     def private_gradient(
         self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SampledGaussian
     ) -> Tensors:
         """As dp_sgd.private_gradient, divided by 1."""
-        return private_gradient(model, patients, row_loss, l2_bound, event, 1.0, SecretNoise())
+        return private_gradient(model, patients, row_loss, l2_bound, event, 1.0, SecretNoise(), self.engine)
 
 
 @dataclass(frozen=True)

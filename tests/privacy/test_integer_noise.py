@@ -13,9 +13,9 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.stats import chi2
 from scipy.stats import skellam as reference
 
-from privacy.accountant import epsilon, epsilon_upper
+from privacy.accountant import epsilon, epsilon_across, epsilon_upper
 from privacy.errors import LedgerCorrupt, MechanismRefused
-from privacy.events import SampledGaussian, SecureSummed, from_record, to_record
+from privacy.events import RandomisedResponse, SampledGaussian, SecureSummed, from_record, to_record
 from privacy.integer_noise import rounded_bound, skellam, whole_numbers
 from privacy.mechanism import Bounded, clip
 from privacy.randomness import ReplayableNoise, SecretNoise
@@ -117,6 +117,12 @@ def test_sums_and_gaussians_on_the_same_patients_are_one_account() -> None:
     assert epsilon_upper([fine, gaussian], 1e-5) == both
     twice = epsilon([fine, fine], 1e-5)
     assert twice == epsilon([SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 100)], 1e-5)
+
+
+def test_votes_are_added_to_whatever_else_was_spent() -> None:
+    fine, vote = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50), RandomisedResponse("copies", 0.5)
+    assert epsilon([fine, vote], 1e-5) == pytest.approx(epsilon([fine], 1e-5) + 0.5)
+    assert epsilon_across([[fine, vote], [vote], [vote]], 2, 1e-5) == pytest.approx(epsilon([fine], 1e-5) + 1.0)
 
 
 def test_a_secure_sum_survives_its_record_and_a_broken_one_does_not() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privacy.dp_sgd import RowLoss, Rows
+from privacy.dp_sgd import Engine, RowLoss, Rows
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors, l2_norm
 from privacy.selftest import FALSE_ALARM, DpSgd, Finding, SelfTest, Step, probe, probe_loss, run
@@ -34,8 +34,9 @@ def broken_invariants(step: Step) -> set[str]:
     return {finding.invariant for finding in run(step).findings if not finding.holds}
 
 
-def test_the_real_step_passes() -> None:
-    result = run()
+@pytest.mark.parametrize("engine", ["fast", "loop", "opacus"])
+def test_the_real_step_passes(engine: Engine) -> None:
+    result = run(DpSgd(engine))
     assert result.passed, result
     assert len(result.findings) == 9
 
@@ -64,6 +65,7 @@ class FixedBatches(DpSgd):
 
 class OncePerEpoch(DpSgd):
     def __init__(self) -> None:
+        super().__init__()
         self._left: list[int] = []
 
     def draw(self, patients: Sequence[Key], rate: float) -> list[Key]:
