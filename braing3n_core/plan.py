@@ -130,7 +130,7 @@ class Privacy(Frozen):
     epsilon: PositiveFloat
     delta: Annotated[float, Field(gt=0, lt=1)]
     vote_epsilon: Annotated[float, Field(ge=0)] = 0.0
-    vote_rounds: Annotated[int, Field(ge=1, le=2)] = 1
+    vote_rounds: Annotated[int, Field(ge=1, le=2)] = 1       # says nothing without a vote
 
     @model_validator(mode="after")
     def _something_is_left_to_train_with(self) -> Self:
@@ -314,6 +314,8 @@ class TrainingPlan(Frozen):
         for key, unset in (("start", "prior"), ("quantizer", "none")):
             if tables[key] == unset:
                 del tables[key]                              # plans written before the key keep their digest
+        if not self.privacy.vote_epsilon:
+            del tables["privacy"]["vote_epsilon"], tables["privacy"]["vote_rounds"]
         return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property

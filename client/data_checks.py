@@ -20,8 +20,8 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.plan import DEFAULT_VARIABLES, TrainingPlan
 from client.findings import Finding, State, some
 
-_THICK_MM = 3.5                                              # coarser than that, small ventricles cannot be measured
-_BRAIN_ML = (700.0, 2000.0)                                  # of signal in a stripped scan; a head has more
+_THICK_MM = 4.5                                              # the coarsest grid has 4 mm; beyond it ventricles blur away
+_BRAIN_ML = (700.0, 2400.0)                                  # signal in a stripped scan, also in template space; a head has 3 l
 _SIGNAL = 0.05                                               # of the bright voxels: less is background
 
 

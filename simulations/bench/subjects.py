@@ -50,7 +50,7 @@ def subject(stage: StageName, patients: int, views: int) -> Subject:
     torch.manual_seed(0)
     model = _filled()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), model.generator.population.basis):
             parameter.add_(0.02 * torch.randn_like(parameter))
     model.requires_grad_(False)
     for network in NETWORKS[stage]:

@@ -91,7 +91,9 @@ def test_a_scan_of_nan_harms_nobody(tmp_path: Path, poison: float) -> None:
         without = site(tmp_path / f"{name}-without", plan).round(request(plan, name))
         alongside = site(tmp_path / f"{name}-with", plan, Scans((*PEOPLE, broken))).round(request(plan, name))
         assert without.values is not None
-        assert np.array_equal(alongside.values, without.values)  # type: ignore[arg-type]  # updates have values
+        assert alongside.values is not None
+        # A pass with a broken patient is taken again by the loop engine, which adds up in another order.
+        assert np.allclose(alongside.values, without.values, rtol=1e-4, atol=1e-7)
         assert np.abs(without.values).max() > 0
 
 

@@ -24,8 +24,8 @@ def test_a_relative_plan_is_the_installed_one_wherever_flower_runs(tmp_path: Pat
 
 
 def test_overrides_replace_what_they_name_and_nothing_else() -> None:
-    plan = Settings.read(RELATIVE | {"epsilon": 3.0, "rounds": 5, "patients": 7, "seed": 9}, "1").plan
-    assert (plan.privacy.epsilon, plan.seed) == (3.0, 9)
+    plan = Settings.read(RELATIVE | {"epsilon": 6.0, "rounds": 5, "patients": 7, "seed": 9}, "1").plan
+    assert (plan.privacy.epsilon, plan.seed) == (6.0, 9)
     assert {stage.rounds for stage in plan.stages} == {5}
     assert {site.patients for site in plan.sites} == {7}
     assert overridden(plan, epsilon=8.0, patients=24, seed=1).but(stages=list(SMOKE.stages)) == SMOKE

@@ -77,14 +77,14 @@ def test_every_fault_of_the_data_is_named(site: Path) -> None:
     image = nib.load(scan(site, "sub-ph0003"))
     head = np.full((60, 60, 60), 1.0, np.float32)
     head[:2] = 0
-    image = nib.Nifti1Image(head, np.diag([4.0, 4.0, 4.0, 1.0]))
+    image = nib.Nifti1Image(head, np.diag([5.0, 5.0, 5.0, 1.0]))
     nib.save(image, scan(site, "sub-ph0003"))
     (scan(site).parent / "sub-ph0001_run-2_T1w.nii.gz").write_bytes(b"")
     checks = found(site)
     assert "sub-ph0001/anat/sub-ph0001_T1w.nii.gz = sub-ph0002" in checks["duplicates"].result
     assert "1 have more signal than a brain" in checks["skull-stripped"].result
     assert "1 do not say mm" in checks["units"].result
-    assert "over 3.5 mm" in checks["geometry"].result
+    assert "over 4.5 mm" in checks["geometry"].result
     assert "1 are not" in checks["readable"].result
     assert all(checks[name].fix for name in ("duplicates", "skull-stripped", "units", "geometry", "readable"))
 

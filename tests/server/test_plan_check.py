@@ -14,8 +14,16 @@ from server.plan_check import checked, in_words
 RECIPES = Path(__file__).parent.parent.parent / "simulations" / "recipes"
 
 
-def test_what_a_plan_spends_is_recomputed_and_stays_below_what_was_agreed() -> None:
-    check = checked(RECIPES / "demo.toml")
+@pytest.fixture
+def loud(tmp_path: Path) -> Path:
+    """The demo with many weights to train in its second stage."""
+    text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
+    (tmp_path / "loud.toml").write_text(text.replace("group:population", "group:conditions"), encoding="utf-8")
+    return tmp_path / "loud.toml"
+
+
+def test_what_a_plan_spends_is_recomputed_and_stays_below_what_was_agreed(loud: Path) -> None:
+    check = checked(loud)
     assert 0.98 * check.agreed <= check.epsilon <= check.agreed
     assert json.loads(check.as_json())["digest"] == check.digest
     text = "\n".join(in_words(check))
@@ -24,15 +32,17 @@ def test_what_a_plan_spends_is_recomputed_and_stays_below_what_was_agreed() -> N
     assert "train fewer weights" in text
 
 
-def test_noise_over_clip_is_the_law_of_weights_and_patients() -> None:
-    check = checked(RECIPES / "demo.toml")
-    style, conditions = check.stages
-    assert style.weights == 32
-    for site, ratio in style.noise_over_clip.items():
-        expected = math.sqrt(conditions.weights / style.weights) * conditions.noise_multiplier / style.noise_multiplier
-        assert conditions.noise_over_clip[site] / ratio == pytest.approx(expected, rel=1e-6)
-    equal = next(iter(style.noise_over_clip.values()))       # three sites of one size: independent noises average
-    assert style.pooled == pytest.approx(equal / math.sqrt(3), rel=1e-9)
+def test_the_demo_trains_what_its_patients_can_hide() -> None:
+    assert all(stage.quiet for stage in checked(RECIPES / "demo.toml").stages)
+
+
+def test_noise_over_clip_is_the_law_of_weights_and_patients(loud: Path) -> None:
+    few, many = checked(RECIPES / "demo.toml").stages[1], checked(loud).stages[1]
+    assert (few.weights, few.noise_multiplier) == (256, many.noise_multiplier)
+    for site, ratio in few.noise_over_clip.items():
+        assert many.noise_over_clip[site] / ratio == pytest.approx(math.sqrt(many.weights / few.weights), rel=1e-6)
+    equal = next(iter(few.noise_over_clip.values()))         # three sites of one size: independent noises average
+    assert few.pooled == pytest.approx(equal / math.sqrt(3), rel=1e-9)
 
 
 def test_a_plan_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
