@@ -112,7 +112,9 @@ def _named(found: Found, out: Path, options: Options, cache: Cache) -> tuple[lis
 
 def _entry(scan: Scan, cache: Cache) -> Record | None:
     """The scan's record if there is a page as well."""
-    return cache.record(scan.key) if scan.page.is_file() else None
+    record = cache.record(scan.key) if scan.page.is_file() else None
+    whole = record is not None and ("refused" in record or "volumes" in record)             # training measures less
+    return record if whole else None
 
 
 def _computed(missing: list[Scan], out: Path, options: Options, progress: Progress | None) -> dict[str, str]:

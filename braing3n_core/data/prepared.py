@@ -61,10 +61,10 @@ def compute_and_keep(
 ) -> Computed:
     """`compute`, kept in the cache. Raises DataRefused, and keeps the refusal, if the scan cannot be used.
 
-    `first` sees the result before it is kept, so that what it writes is there whenever the entry is.
+    `first` sees the result, with the scanner's volumes, before it is kept: what it writes is there whenever they are.
     """
     try:
-        computed = compute(path, method)
+        computed = compute(path, method, in_scanner=first is not None)
     except DataRefused as error:
         cache.keep(key, {"refused": str(error)})
         raise
@@ -75,23 +75,32 @@ def compute_and_keep(
     return computed
 
 
-def compute(path: Path, method: Method) -> Computed:
-    """Read, place, scale and measure one scan. Raises DataRefused if it cannot be used."""
+def compute(path: Path, method: Method, *, in_scanner: bool) -> Computed:
+    """Read, place, scale and measure one scan; `in_scanner`: also its volumes in the scanner's space, which training needs not.
+
+    Raises DataRefused if it cannot be used.
+    """
     placed = preprocess.place(path, method)
     volume = volume_of(placed, method)
     public = template(method.preset)
-    seen = np.asarray(on_grid(placed.array, placed.affine, tissues.GRID), np.float32)       # not cut to the template's brain
     like_t1 = method.modality in ("T1w", "T1ce")
     measured = asdict(morphometry.measure(volume, public, method.preset.spacing_mm)) if like_t1 else {}
     record: dict[str, Any] = {
         "measured": measured,                                # T1w, T1ce: ml of template space, what training conditions on
-        "volumes": asdict(tissues.volumes(seen, method.modality, placed.size)),  # ml of the scanner's space
         "stripped": placed.stripped,
         "size": placed.size,
-        "overlap": dice(_bright(seen), template(tissues.GRID).mask),
         "sum": _sum(volume),
     }
-    return Computed(volume, placed, record)
+    return Computed(volume, placed, record | (_in_scanner(placed, method) if in_scanner else {}))
+
+
+def _in_scanner(placed: Placed, method: Method) -> dict[str, Any]:
+    """Volumes in ml of the scanner's space, and how well the brain lies on the template's."""
+    seen = np.asarray(on_grid(placed.array, placed.affine, tissues.GRID), np.float32)       # not cut to the template's brain
+    return {
+        "volumes": asdict(tissues.volumes(seen, method.modality, placed.size)),
+        "overlap": dice(_bright(seen), template(tissues.GRID).mask),
+    }
 
 
 def _bright(values: np.ndarray) -> Tensor:
