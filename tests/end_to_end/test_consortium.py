@@ -57,7 +57,7 @@ def strangers(made: Consortium) -> None:
 
 def test_the_run_ends_with_a_release_and_the_ledgers_agree_with_it(ended: Consortium) -> None:
     assert json.loads((ended.run / "run.json").read_text())["exit_code"] == 0
-    assert (ended.run / "release" / "report.html").exists()
+    assert (ended.run / "release" / "docs" / "report.html").exists()
     rows = [json.loads(line) for line in (ended.run / "rounds.jsonl").read_text().splitlines()]
     assert [row["replied"] for row in rows] == [sorted(ended.names)] * ROUNDS
     for name in ended.names:

@@ -114,7 +114,7 @@ def test_kill_9_loses_at_most_the_round_in_flight_and_never_a_charge(victim: str
             time.sleep(1)
             bring_up(made)
         assert made.ended("start", PATIENCE_S) == 0, made.said()
-        assert (made.run / "release" / "report.html").exists()
+        assert (made.run / "release" / "docs" / "report.html").exists()
         rows = [json.loads(line) for line in (made.run / "rounds.jsonl").read_text().splitlines()]
         assert {row["round"] for row in rows} == set(range(1, ROUNDS + 1))
         for name in NAMES:
