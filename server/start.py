@@ -56,11 +56,12 @@ def verdict(out: Path) -> int | None:
 
 
 def _until_a_verdict(link: Link, out: Path, home: Path, say: Say) -> int:
-    (out / "run.json").unlink(missing_ok=True)
     tries, closed = 0, _closed(out)
     while tries < _TRIES:
+        (out / "run.json").unlink(missing_ok=True)
         _hand_in(link, out, home, say)
-        if (code := verdict(out)) is not None:
+        # A server app that was interrupted ended with its SuperLink: Ctrl-C here reaches this process, not that one.
+        if (code := verdict(out)) not in (None, INTERRUPTED):
             return code
         tries, closed = (0 if _closed(out) > closed else tries + 1), _closed(out)
         say("the server app ended without a verdict; taking the run up at its last whole round")

@@ -329,6 +329,7 @@ def admin(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([ADMIN, *map(str, words)], capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_says_the_step_and_ends_with_six(signed: Signed, tmp_path: Path) -> None:
     good = admin("verify", signed.release, "--key", signed.public)
     assert (good.returncode, good.stderr) == (0, "")
@@ -341,6 +342,7 @@ def test_the_command_says_the_step_and_ends_with_six(signed: Signed, tmp_path: P
     assert bad.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_sign_and_revoke_as_commands(signed: Signed, tmp_path: Path) -> None:
     release, key, notices = copied(signed.release, tmp_path), tmp_path / "key", tmp_path / "list.jsonl"
     signer = SigningKey.generate()

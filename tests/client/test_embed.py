@@ -46,6 +46,7 @@ def test_every_usable_scan_is_a_row_of_its_own_numbers(bids: Path, tmp_path: Pat
     assert any("sub-ph0002_T1w.nii.gz" in line for line in said)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_function_does(bids: Path, tmp_path: Path) -> None:
     command = [Path(sys.executable).parent / "braing3n-site", "embed", "--data", bids, "--registration", "none", "--out"]
     done = subprocess.run([*command, tmp_path / "e.tsv"], capture_output=True, text=True, timeout=600, check=False)

@@ -104,6 +104,7 @@ def test_a_second_run_computes_nothing_and_imports_nothing_heavy(master: Path, r
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_table_names_the_same_scans(bids: Path, ready: Path, tmp_path: Path) -> None:
     """The cache goes by content, so a hospital without BIDS gets what was computed with it."""
     shutil.copytree(ready, tmp_path / "out")
@@ -273,6 +274,7 @@ def test_a_folder_of_broken_files_is_survived_with_one_right_line_each(master: P
     assert "<script>alert" not in (tmp_path / "out" / "qc" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_nothing_usable_is_refused_and_still_told(bids: Path, tmp_path: Path) -> None:
     for name in ("sub-ph0001", "sub-ph0002"):
         scan_of(bids, name).write_bytes(b"")

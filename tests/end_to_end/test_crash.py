@@ -39,7 +39,7 @@ def checkpoints(made: Consortium) -> list[Path]:
 def before_training(made: Consortium) -> bool:
     """A round was handed to north's app, which has not paid for it yet."""
     log = made.site("north") / "node.log"
-    return b"train.round" in log.read_bytes() and bool(processes(str(made.site("north")), "client.clientapp"))
+    return log.exists() and b"train.round" in log.read_bytes() and bool(processes(str(made.site("north")), "client.clientapp"))
 
 
 def mid_training(made: Consortium) -> bool:

@@ -30,6 +30,7 @@ def test_the_recipes_that_ship_are_listed_with_their_question() -> None:
     assert rows[0]["question"] in sim("list").stdout
 
 
+@pytest.mark.slow
 def test_phantom_writes_one_bids_folder_per_site(tmp_path: Path) -> None:
     done = sim("phantom", tmp_path / "out", "--patients", "2", "--sites", "2", "--seed", "3")
     assert done.returncode == 0, done.stderr

@@ -264,6 +264,7 @@ def test_neither_side_is_ever_empty(part: float, count: int) -> None:
     assert 1 <= len(held_out) < count
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="no real scans in ../shared/data")
 def test_real_scans_of_three_sites_load(tmp_path: Path, never_again: Callable[[], None]) -> None:
     bids = tmp_path / "bids"
