@@ -34,7 +34,7 @@ test-fast: env
 
 # kill -9 of every process at every instant of a round: twenty-five consortia, one after the other.
 test-crash: env
-	$(BIN)/python -m pytest -m "crash or slow" tests/end_to_end/test_crash.py
+	$(BIN)/python -m pytest -m crash tests/end_to_end/test_crash.py
 
 # Ten planted bugs, each in twenty runs, against self-test and audit; prints the table.
 test-audit: env

@@ -118,6 +118,7 @@ def test_without_privacy_only_in_a_rehearsal_whoever_made_the_plan(tmp_path: Pat
     assert charges(tmp_path) == 0
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_of_training_is_paid_once_and_answered_once(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED_IN_TRAINING, str(tmp_path)], cwd=ROOT, env=os.environ, check=False)
     assert done.returncode == -signal.SIGKILL

@@ -33,6 +33,7 @@ def ventricles(volume: torch.Tensor) -> float:
     return measure(volume, template(TINY), TINY.spacing_mm).ventricles_ml
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hospital", [PUBLIC, Hospital(name="dark", contrast=-0.08), Hospital(name="other", contrast=0.12, bias=0.05)]
 )
@@ -43,6 +44,7 @@ def test_ventricles_of_one_hospital_follow_the_truth(hospital: Hospital) -> None
     assert correlation(measured, [t.age for _, t in found]) >= 0.65
 
 
+@pytest.mark.slow
 def test_ventricles_follow_the_fluid_that_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numbers for phantoms in the module's text: fluid before and after the phantom's grey matter is thinned."""
     fluid: list[torch.Tensor] = []

@@ -39,6 +39,7 @@ def requests(plan: TrainingPlan) -> list[Request]:
     ]
 
 
+@pytest.mark.slow
 def test_a_site_trains_every_stage_on_a_bids_folder(tmp_path: Path, hospital: Path) -> None:
     site = Site("north", PLAN, tmp_path, hospital)
     assert site.ready().header["kind"] == "ready", (tmp_path / "site.log").read_text()
@@ -48,6 +49,7 @@ def test_a_site_trains_every_stage_on_a_bids_folder(tmp_path: Path, hospital: Pa
     assert 0 < float(answer.header["epsilon"]) <= PLAN.privacy.epsilon
 
 
+@pytest.mark.slow
 def test_a_scan_of_nan_on_disk_is_left_out_and_harms_nobody(tmp_path: Path, hospital: Path) -> None:
     spoilt = shutil.copytree(hospital, tmp_path / "bids")
     path = sorted(spoilt.rglob("*_T1w.nii.gz"))[0]

@@ -206,6 +206,7 @@ def test_nothing_is_computed_twice(bids: Path, tmp_path: Path, never_again: Call
     assert [p.scans[0].conditions for p in first.patients] == [p.scans[0].conditions for p in second.patients]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "foreign"])
 def test_a_damaged_cache_is_computed_again_and_never_believed(bids: Path, tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
@@ -218,6 +219,7 @@ def test_a_damaged_cache_is_computed_again_and_never_believed(bids: Path, tmp_pa
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_another_plan_or_another_file_never_gets_an_old_entry(bids: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     before = volumes(load_cohort(bids, PLAN, cache))

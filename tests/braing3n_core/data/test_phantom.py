@@ -27,6 +27,7 @@ def test_the_same_seed_gives_the_same_people() -> None:
     assert not torch.equal(one[0][0], other[0][0])
 
 
+@pytest.mark.slow
 def test_factors_do_to_anatomy_what_they_say() -> None:
     found = list(phantoms(TINY, 150, 3, PUBLIC))
     truth = [t for _, t in found]
