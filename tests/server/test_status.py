@@ -126,6 +126,7 @@ def test_watching_renews_page_and_words(consortium: Consortium, monkeypatch: pyt
     assert all("smoke" in text for text in said)
 
 
+@pytest.mark.slow
 def test_the_command_tells_the_same_to_programs(consortium: Consortium) -> None:
     words = [BIN / "braing3n-admin", "status", "--json", "--consortium", consortium.folder]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=True)

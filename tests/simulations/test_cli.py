@@ -38,6 +38,7 @@ def test_phantom_writes_one_bids_folder_per_site(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("site-*/sub-*/anat/*_T1w.nii.gz"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
