@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import threading
 import time
@@ -25,6 +27,23 @@ def marked(line: str) -> str | None:
 def show(text: str) -> None:
     """A result, on standard output."""
     print(text, flush=True)
+
+
+def for_programs(value: object) -> str:
+    """A result as JSON, which knows no infinity: an infinite number is the word "infinite". NaN raises ValueError."""
+    return json.dumps(_worded(value), indent=1, allow_nan=False)
+
+
+def _worded(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _worded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_worded(item) for item in value]
+        case float() if value == math.inf:
+            return "infinite"
+        case _:
+            return value
 
 
 def note(text: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from braing3n_core.agreement import Agreement
 from braing3n_core.bundle import installed_digest
+from braing3n_core.console import for_programs
 from braing3n_core.errors import Braing3nError
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
@@ -63,8 +62,7 @@ class Review:
 
     def as_json(self) -> str:
         """For programs; an infinite epsilon is the text "infinite"."""
-        rows = {key: "infinite" if value == math.inf else value for key, value in asdict(self).items()}
-        return json.dumps({**rows, "may_be_approved": not self.objections}, indent=1, allow_nan=False)
+        return for_programs({**asdict(self), "may_be_approved": not self.objections})
 
 
 def review(site: SiteFile, path: Path) -> Review:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from braing3n_core.console import for_programs
 from braing3n_core.errors import DataRefused
 from privacy.accountant import epsilon
 from privacy.egress import refuse_lost_records
@@ -40,7 +39,7 @@ class Statement:
 
     def as_json(self) -> str:
         """For programs; an infinite epsilon is the text "infinite"."""
-        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False)
+        return for_programs(asdict(self))
 
 
 def read_statement(folder: Path, *, verify: bool = False) -> Statement:
@@ -94,15 +93,3 @@ def _lines(book: Book) -> Iterator[Line]:
         abandoned = sum(one.digest in book.abandoned for one in found)
         spent = epsilon([one.event for one in found], book.delta)
         yield Line(plan, stage, len(found), released, abandoned, spent)
-
-
-def _finite(value: object) -> object:
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float() if not math.isfinite(value):
-            return "infinite"
-        case _:
-            return value

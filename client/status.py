@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from braing3n_core.agreement import Agreement
+from braing3n_core.console import for_programs
 from client.approvals import all_approved, own_key
 from client.site_file import SiteFile
 from client.statement import read_statement
@@ -39,8 +39,7 @@ class SiteStatus:
 
     def as_json(self) -> str:
         """For programs; an infinite epsilon is the text "infinite"."""
-        rows = {key: "infinite" if value == math.inf else value for key, value in asdict(self).items()}
-        return json.dumps(rows, indent=1, allow_nan=False)
+        return for_programs(asdict(self))
 
 
 def status(site: SiteFile) -> SiteStatus:

@@ -1,8 +1,8 @@
 """The public prior: every network trained on phantoms alone, before any hospital is asked. No patient, no privacy cost.
 
 Phases: the masked autoencoder; a projection in closed form; the decoder; the directions in which populations differ, in
-closed form; the generator. Every draw follows from
-(seed, phase, step), so a run that was stopped goes on to the same weights.
+closed form; the generator. Every draw follows from (seed, phase, step), so a run that was stopped goes on to the same
+weights.
 """
 
 from __future__ import annotations

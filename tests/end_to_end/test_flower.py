@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from braing3n_core.flower_process import free_port
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import Settings, overridden
 from privacy.ledger import Ledger
@@ -170,7 +170,7 @@ def test_a_node_that_is_killed_mid_round_does_not_stop_the_others(tmp_path: Path
 
 
 def test_plain_flwr_run_makes_the_same_release(tmp_path: Path) -> None:
-    ports = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": free_port(), "FLWR_LOCAL_CONTROL_API_PORT": free_port()}
+    ports = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()), "FLWR_LOCAL_CONTROL_API_PORT": str(free_port())}
     environment = os.environ | ports | {"FLWR_HOME": str(tmp_path / "home"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     settings = f'plan="simulations/recipes/smoke.toml" out-dir="{tmp_path / "out"}"'
     try:
@@ -194,9 +194,3 @@ def command(process: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_bytes()
     return b""
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
