@@ -21,7 +21,7 @@ from server.finish import publish_release
 app = ServerApp()
 _POLL_S = 0.2                                                # between two looks at what came, in simulation;
 _SLOW_POLL_S = 1.0                                           # nodes far away ask every three seconds themselves
-_TRIES = 3                                                   # for a node that fails in one round
+_TRIES = 5                                                   # for a node that fails in one round
 
 
 class FlowerSites:
@@ -62,7 +62,7 @@ class FlowerSites:
 
     def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
         """One message per site, as soon as its node is there; again to a node that failed or began anew."""
-        left, sent = dict.fromkeys(sites, _TRIES if self._owner else 1), dict[str, _Sent]()
+        left, sent = dict.fromkeys(sites, _TRIES), dict[str, _Sent]()
         while True:
             there = self._site_nodes()
             for message in self._pull(set(sent)):
