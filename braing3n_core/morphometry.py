@@ -7,8 +7,8 @@ How far to trust `ventricles_ml` (measured by tests/braing3n_core/test_morphomet
 * real scans of two sites, 28 each, against label maps brought to template space: r 0.94 and 0.98, mean error -3.4 and
   +0.8 ml (medians +1.4 and +3.1: ventricles above about 50 ml outgrow the region and measure too small); against volumes in
   the scanner's space r 0.91 and 0.96;
-* phantoms of one hospital: r 0.94 with the fluid in the ventricles, but 0.90 with `Truth.ventricles_ml`, which also counts
-  the fluid share of thinned deep grey matter. Darker grey matter looks the same, so no intensity can tell the two apart;
+* phantoms of one hospital: r 0.92 with `Truth.ventricles_ml`, twice as much: the region also holds the third ventricle,
+  the cisterns behind it and thinned deep grey matter, so it is a scale to ask by and no volume (braing3n_core.tissues);
 * white-matter lesions beside the ventricles count as fluid by about half of their contrast.
 """
 

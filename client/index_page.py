@@ -16,8 +16,13 @@ _WIDTH, _HEIGHT, _EDGE = 900, 84, 24                         # px of one strip
 _PAGES = Environment(loader=PackageLoader("client", "pages"), autoescape=True, undefined=StrictUndefined)
 
 
+def picture_of(page: Path) -> Path:
+    """The small picture that stands for a scan's page; it is there whenever the page of a usable scan is."""
+    return page.with_suffix(".png")
+
+
 def index_page(points: Sequence[Mapping[str, Any]], excluded: Sequence[Excluded], pages: Mapping[str, Path]) -> str:
-    """HTML. `points` hold file, modality, page and volumes; `pages` the page of each excluded file that has one."""
+    """HTML. `points` hold file, modality, page, picture (PNG, base64) and volumes; `pages` the pages of what was left out."""
     left_out = [{"one": one, "page": pages[one.file].name if one.file in pages else ""} for one in excluded]
     return _PAGES.get_template("index.html.j2").render(
         strips=list(_strips(points)), points=points, measures=MEASURES, cell=cell, left_out=left_out,

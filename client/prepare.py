@@ -10,6 +10,7 @@ All of it holds patients' data and stays at the site. Stopping at any moment kee
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from braing3n_core.data.tables import write_table
 from braing3n_core.errors import DataRefused, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.models.presets import PRESETS
-from client.index_page import index_page
+from client.index_page import index_page, picture_of
 from client.measures import MEASURES, cell
 from client.workers import Answer, Task, run_all
 
@@ -111,8 +112,10 @@ def _named(found: Found, out: Path, options: Options, cache: Cache) -> tuple[lis
 
 
 def _entry(scan: Scan, cache: Cache) -> Record | None:
-    """The scan's record if there is a page as well."""
+    """The scan's record if there is a page as well, and a picture of what can be used."""
     record = cache.record(scan.key) if scan.page.is_file() else None
+    if record is not None and "refused" not in record and not picture_of(scan.page).is_file():
+        return None
     whole = record is not None and ("refused" in record or "volumes" in record)             # training measures less
     return record if whole else None
 
@@ -181,13 +184,19 @@ def _rows(usable: list[tuple[Scan, Record]]) -> Iterator[tuple[str, ...]]:
 
 def _points(usable: list[tuple[Scan, Record]]) -> list[dict[str, Any]]:
     return [
-        {"file": scan.file.file, "modality": scan.file.modality, "page": scan.page.name, "volumes": record["volumes"]}
+        {
+            "file": scan.file.file,
+            "modality": scan.file.modality,
+            "page": scan.page.name,
+            "picture": base64.b64encode(picture_of(scan.page).read_bytes()).decode("ascii"),
+            "volumes": record["volumes"],
+        }
         for scan, record in usable
     ]
 
 
 def _forget(out: Path, wanted: set[Path]) -> None:
-    """Pages of scans that are gone or changed."""
-    for page in (out / "qc" / "scans").glob("*.html"):
-        if page not in wanted:
-            page.unlink()
+    """Pages and pictures of scans that are gone or changed."""
+    for file in (out / "qc" / "scans").glob("*"):
+        if file.with_suffix(".html") not in wanted:
+            file.unlink()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import DataRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.models.presets import PRESETS
+from client.index_page import picture_of
 from client.measures import measures_of
 
 _GRID = PRESETS["small"]                                     # pictures are at 2 mm whatever is trained on
@@ -45,21 +47,27 @@ def write_page(page: Path, file: str, method: Method, computed: Computed) -> Non
         "size in the scanner": f"{100 * placed.size:.0f} % of the template's",
     }
     pictures = {"before": _png(_sheet(before)), "after": _png(_sheet(after)), "outline": _outline(brain)}
-    _write(page, title=file, notes=notes, measures=measures_of(computed.record["volumes"]), pictures=pictures, excluded=None)
+    _keep(picture_of(page), _png(_small(after)))
+    _write(page, pictures, title=file, notes=notes, measures=measures_of(computed.record["volumes"]), excluded=None)
 
 
 def write_excluded(page: Path, file: str, reason: str, path: Path) -> None:
     """The page of a scan that was left out, with its middle slices if it can be read at all."""
-    pictures = {}
+    pictures: dict[str, bytes] = {}
     with contextlib.suppress(DataRefused):
         values, affine = read_volume(path)
         pictures = {"before": _png(_middle(values, affine))}
-    _write(page, title=file, notes={}, measures=[], pictures=pictures, excluded=Excluded(file, reason))
+    _write(page, pictures, title=file, notes={}, measures=[], excluded=Excluded(file, reason))
 
 
-def _write(page: Path, **content: object) -> None:
-    page.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(page, _PAGES.get_template("scan.html.j2").render(**content).encode("utf-8"))
+def _write(page: Path, pictures: Mapping[str, bytes], **content: object) -> None:
+    embedded = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
+    _keep(page, _PAGES.get_template("scan.html.j2").render(pictures=embedded, **content).encode("utf-8"))
+
+
+def _keep(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(path, content)
 
 
 def _seen(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -77,6 +85,11 @@ def _sheet(values: np.ndarray) -> np.ndarray:
     return np.vstack(planes)
 
 
+def _small(values: np.ndarray) -> np.ndarray:
+    """(D, H, W) -> the middle axial and sagittal slices side by side."""
+    return np.hstack([np.take(values, values.shape[axis] // 2, axis=axis).T[::-1] for axis in (2, 0)])
+
+
 def _middle(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """The three middle slices of a scan as it lies on disk, voxels square."""
     mm = np.linalg.norm(affine[:3, :3], axis=0)
@@ -89,13 +102,13 @@ def _middle(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.hstack([np.pad(one, ((0, high - one.shape[0]), (0, 4))) for one in slices])
 
 
-def _png(sheet: np.ndarray) -> str:
+def _png(sheet: np.ndarray) -> bytes:
     top = float(np.percentile(sheet, _BRIGHT)) or 1.0
     grey = (255 * np.clip(sheet / top, 0, 1)).astype(np.uint8)
     return _encoded(np.repeat(grey[..., None], 3, axis=2))
 
 
-def _outline(brain: np.ndarray) -> str:
+def _outline(brain: np.ndarray) -> bytes:
     """Transparent but for the edge of the brain in every slice."""
     sheet = _sheet(brain.astype(np.uint8)) > 0
     edge = sheet & ~binary_erosion(sheet)
@@ -104,7 +117,7 @@ def _outline(brain: np.ndarray) -> str:
     return _encoded(colours)
 
 
-def _encoded(pixels: np.ndarray) -> str:
+def _encoded(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
     imsave(content, pixels, format="png")
-    return base64.b64encode(content.getvalue()).decode("ascii")
+    return content.getvalue()

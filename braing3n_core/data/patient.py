@@ -145,10 +145,10 @@ def _tissue(
     ill = torch.full((count,), dementia)
     grown = age[0] + _YEARLY * later
     dilation = (ageing(grown, ill, hospital) + 0.12 * normal(count)).clamp(-0.25, 1.1)
-    gm, wm, mask = deformed(source, preset, dilation, torch.full((count,), male), hospital.folding, normal)
+    male_sex = torch.full((count,), male)
+    gm, wm, mask, ventricles = deformed(source, preset, dilation, male_sex, hospital.folding, normal)
     # 2. Lesions: the same places, more of them.
     lesion = lesions_in(wm, source, preset, (load * (1 + _LESION_GROWTH * later)).clamp(max=1.0), uniform)
-    ventricles = (mask - gm - wm).clamp(0, 1) * source.ventricles
     # 3. Thinner cortex: what is lost is fluid.
     years = ((grown - AGES[0]) / (AGES[1] - AGES[0])).view(-1, 1, 1, 1)
     gm = gm * (1 - 0.22 * (years + 0.6 * dementia).clamp(0, 1.3))

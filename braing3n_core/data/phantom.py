@@ -38,7 +38,7 @@ class Truth:
     age: float                                               # years
     sex: str                                                 # F or M
     diagnosis: str                                           # healthy or dementia
-    ventricles_ml: float                                     # CSF inside the template's ventricle region
+    ventricles_ml: float                                     # lateral, deformed with the rest of the head
     lesions_ml: float
 
 
@@ -139,7 +139,7 @@ def _batch(
     load = uniform(count) * ((age - AGES[0]) / (AGES[1] - AGES[0])).clamp(0, 1)                # 0..1, grows with age
     dilation = (ageing(age, dementia, hospital) + 0.12 * normal(count)).clamp(-0.25, 1.1)
 
-    gm, wm, mask = deformed(source, preset, dilation, male, hospital.folding, normal)
+    gm, wm, mask, ventricle = deformed(source, preset, dilation, male, hospital.folding, normal)
     csf = (mask - gm - wm).clamp(0, 1)
     years = ((age - AGES[0]) / (AGES[1] - AGES[0])).view(-1, 1, 1, 1)
     thinner = 1 - 0.22 * (years + 0.6 * dementia.view(-1, 1, 1, 1)).clamp(0, 1.3)
@@ -153,7 +153,7 @@ def _batch(
     image = WHITE_LEVEL * (signal * field + 0.012 * normal(count, *preset.shape)) * (mask > 0.5)
 
     voxel_ml = math.prod(preset.spacing_mm) / 1000
-    ventricles = (csf * source.ventricles).sum((1, 2, 3)) * voxel_ml
+    ventricles = ventricle.sum((1, 2, 3)) * voxel_ml
     lesions = lesion.mul(wm).sum((1, 2, 3)) * voxel_ml
     for i in range(count):
         truth = Truth(
@@ -168,8 +168,8 @@ def _batch(
 
 def deformed(
     source: Template, preset: Preset, dilation: Tensor, male: Tensor, folding: float, normal: Callable[..., Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Grey, white and brain maps, each (B, D, H, W), after ventricle dilation, head size and a smooth random field."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Maps of grey, white, brain and lateral ventricles, each (B, D, H, W): dilated, sized, bent by a smooth random field."""
     count, extent = len(dilation), extent_mm(preset)
     here = grid_mm(preset)                                                                    # (3, D, H, W)
     centre = centre_of(source.csf * source.ventricles, here)
@@ -182,9 +182,9 @@ def deformed(
     # A backward map: looking closer to the centre than one is makes the ventricles wider.
     target = here[None] * size - 0.75 * dilation.view(-1, 1, 1, 1, 1) * near * from_centre + wobble
     coordinates = (target / extent.view(1, 3, 1, 1, 1)).flip(1).permute(0, 2, 3, 4, 1)         # (B, D, H, W, 3), x last first
-    maps = torch.stack([source.gm, source.wm, source.mask.float()])[None].expand(count, -1, -1, -1, -1)
-    moved = F.grid_sample(maps, coordinates, align_corners=True, padding_mode="zeros")
-    return moved[:, 0], moved[:, 1], moved[:, 2]
+    maps = torch.stack([source.gm, source.wm, source.mask.float(), source.lateral])
+    moved = F.grid_sample(maps[None].expand(count, -1, -1, -1, -1), coordinates, align_corners=True, padding_mode="zeros")
+    return moved[:, 0], moved[:, 1], moved[:, 2], moved[:, 3]
 
 
 def lesions_in(wm: Tensor, source: Template, preset: Preset, load: Tensor, uniform: Callable[..., Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from nilearn.datasets import (
     load_mni152_wm_template,
 )
 from nilearn.image import new_img_like, resample_img
-from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
 from torch import Tensor
 
 from braing3n_core.models.presets import Preset, Sides
@@ -30,6 +30,7 @@ _CENTRE_MM = (0.0, -18.0, 12.0)                              # middle of the tem
 _SOURCE_MM = 2                                               # resolution the maps are read at
 _DEEP_MM = 22.0                                              # lateral ventricles lie deeper than any sulcus
 _VENTRICLE_BOX_MM = ((-45.0, 45.0), (-60.0, 50.0), (-15.0, 35.0))
+_THIRD_MM = ((-5.0, 5.0), (-200.0, 5.0), (-200.0, 10.0))     # third ventricle
 _MARGIN_MM = 6.0                                             # the region reaches this far beyond the template's own CSF
 
 
@@ -43,7 +44,8 @@ class Template:
     wm: Tensor
     csf: Tensor
     mask: Tensor                                             # bool
-    ventricles: Tensor                                       # bool: where CSF counts as lateral ventricle
+    ventricles: Tensor                                       # bool: where the CSF of an enlarged ventricle may be
+    lateral: Tensor                                          # the lateral ventricles alone, share of each voxel
 
 
 def grid_affine(shape: Sides, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -61,7 +63,7 @@ def template(preset: Preset) -> Template:
     sources = [loader(resolution=_SOURCE_MM) for loader in loaders]
     t1, gm, wm, mask = (_onto_grid(source, source.get_fdata(), affine, preset) for source in sources)
     inside = mask > 0.5
-    region = _onto_grid(sources[0], _ventricle_region(sources).astype(np.float32), affine, preset)
+    region, lateral = (_onto_grid(sources[0], part, affine, preset) for part in _ventricles(sources))
     return Template(
         affine=affine,
         t1=(t1 / t1.max()).clamp(0, 1) * inside,
@@ -70,7 +72,14 @@ def template(preset: Preset) -> Template:
         csf=(mask - gm - wm).clamp(0, 1),
         mask=inside,
         ventricles=region > 0.5,
+        lateral=lateral.clamp(0, 1),
     )
+
+
+def box(affine: np.ndarray, shape: tuple[int, ...], sides_mm: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """(D, H, W) bool: voxels whose place in mm lies between the sides, given for left-right, back-front and low-high."""
+    mm = (affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]).reshape(3, *shape)
+    return np.asarray(np.logical_and.reduce([(mm[a] > low) & (mm[a] < high) for a, (low, high) in enumerate(sides_mm)]))
 
 
 def _onto_grid(like: Any, values: np.ndarray, affine: np.ndarray, preset: Preset) -> Tensor:  # noqa: ANN401 - nibabel is untyped
@@ -84,15 +93,20 @@ def _onto_grid(like: Any, values: np.ndarray, affine: np.ndarray, preset: Preset
     return torch.from_numpy(np.asarray(resampled.get_fdata(), np.float32).copy())
 
 
-def _ventricle_region(sources: list[Any]) -> np.ndarray:
-    """Deep template CSF near the midline, widened: where an enlarged ventricle may reach, and no sulcus does."""
+def _ventricles(sources: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Where an enlarged ventricle may reach and no sulcus does; and the lateral ventricles, as shares of fluid.
+
+    The first is deep CSF near the midline, widened. The second is the largest piece of it without the third ventricle: the
+    cisterns behind the midbrain do not touch it.
+    """
     _, gm, wm, mask = (np.asarray(source.get_fdata()) for source in sources)
-    brain = mask > 0.5
-    source_affine = sources[0].affine
-    index = np.indices(brain.shape).reshape(3, -1)
-    mm = (source_affine[:3, :3] @ index + source_affine[:3, 3:]).reshape(3, *brain.shape)
-    box = np.logical_and.reduce([(mm[a] > low) & (mm[a] < high) for a, (low, high) in enumerate(_VENTRICLE_BOX_MM)])
+    brain, affine = mask > 0.5, sources[0].affine
+    middle, third = (box(affine, brain.shape, sides) for sides in (_VENTRICLE_BOX_MM, _THIRD_MM))
     depth = distance_transform_edt(brain) * _SOURCE_MM
-    core = brain & (gm + wm < 0.4) & (depth > _DEEP_MM) & box
-    wide = binary_dilation(core, iterations=round(_MARGIN_MM / _SOURCE_MM))
-    return np.asarray(wide & box & (depth > _DEEP_MM - 8))
+    core = brain & (gm + wm < 0.4) & (depth > _DEEP_MM) & middle
+    wide = binary_dilation(core, iterations=round(_MARGIN_MM / _SOURCE_MM)) & middle & (depth > _DEEP_MM - 8)
+    fluid = np.clip(mask - gm - wm, 0, 1)
+    pieces, _ = label(wide & (fluid > 0.5) & ~third)
+    largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    return wide.astype(np.float32), (fluid * largest).astype(np.float32)
+

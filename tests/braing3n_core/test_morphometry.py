@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from braing3n_core.data import phantom
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.data.preprocess import on_grid, scaled
 from braing3n_core.data.registration import register
@@ -45,21 +43,10 @@ def test_ventricles_of_one_hospital_follow_the_truth(hospital: Hospital) -> None
 
 
 @pytest.mark.slow
-def test_ventricles_follow_the_fluid_that_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers for phantoms in the module's text: fluid before and after the phantom's grey matter is thinned."""
-    fluid: list[torch.Tensor] = []
-    deformed = phantom.deformed
-
-    def watched(*factors: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        gm, wm, mask = deformed(*factors)
-        fluid.append(((mask - gm - wm).clamp(0, 1) * template(TINY).ventricles).sum((1, 2, 3)))
-        return gm, wm, mask
-
-    monkeypatch.setattr(phantom, "deformed", watched)
+def test_ventricles_follow_the_truth_as_well_as_the_text_says() -> None:
     found = list(phantoms(TINY, 150, 3, PUBLIC))
     measured = [ventricles(v) for v, _ in found]
-    assert correlation(measured, torch.cat(fluid)) == pytest.approx(0.94, abs=0.01)
-    assert correlation(measured, [t.ventricles_ml for _, t in found]) == pytest.approx(0.90, abs=0.01)
+    assert correlation(measured, [t.ventricles_ml for _, t in found]) == pytest.approx(0.92, abs=0.01)
 
 
 def test_a_wider_ventricle_of_the_same_person_never_measures_smaller() -> None:

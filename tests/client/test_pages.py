@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ from braing3n_core.data.template import template
 from braing3n_core.data.volume import write_volume
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital
-from client.index_page import index_page
+from client.index_page import index_page, picture_of
 from client.scan_page import write_excluded, write_page
 
 TINY = PRESETS["tiny"]
@@ -32,7 +33,8 @@ def qc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_volume(path, next(phantoms(TINY, 1, 1, Hospital(name="x")))[0][0].numpy(), template(TINY).affine)
     method = Method(TINY, registration="none")
     made = compute_and_keep(path, method, Cache(root / "cache"), "k", lambda one: write_page(page, path.name, method, one))
-    points = [{"file": path.name, "modality": "T1w", "page": page.name, "volumes": made.record["volumes"]}]
+    picture = base64.b64encode(picture_of(page).read_bytes()).decode()
+    points = [{"file": path.name, "modality": "T1w", "page": page.name, "picture": picture, "volumes": made.record["volumes"]}]
     left_out = [Excluded("sub-2_T1w.nii.gz", "it is <b>bold</b>; look at it")]
     write_excluded(root / "scans" / "sub-2.html", "sub-2_T1w.nii.gz", left_out[0].reason, path)
     html = index_page(points, left_out, {"sub-2_T1w.nii.gz": root / "scans" / "sub-2.html"})

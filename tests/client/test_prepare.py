@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import os
@@ -76,6 +77,7 @@ def test_tables_and_pages_hold_every_scan(ready: Path) -> None:
     index = (ready / "qc" / "index.html").read_text()
     for page in (ready / "qc" / "scans").glob("*.html"):
         assert f'href="scans/{page.name}"' in index
+        assert base64.b64encode(page.with_suffix(".png").read_bytes()).decode() in index
         assert "measures" in page.read_text()
 
 

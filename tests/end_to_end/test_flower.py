@@ -128,7 +128,7 @@ def test_a_second_study_on_the_same_patients_finds_the_budget_spent(
 
 def test_ctrl_c_ends_everything_and_the_same_command_goes_on(tmp_path: Path) -> None:
     out, words = tmp_path / "out", [BIN / "braing3n-sim", "run", SMOKE, "--rounds", "6", "--out"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it, and hands that on
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it, and hands that on
     first = subprocess.Popen([*words, out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 200
     while not list(out.glob("checkpoints/*")) and first.poll() is None and time.monotonic() < deadline:

@@ -31,12 +31,12 @@ def test_the_same_seed_gives_the_same_people() -> None:
 def test_factors_do_to_anatomy_what_they_say() -> None:
     found = list(phantoms(TINY, 150, 3, PUBLIC))
     truth = [t for _, t in found]
-    assert correlation([t.age for t in truth], [t.ventricles_ml for t in truth]) > 0.7
+    assert correlation([t.age for t in truth], [t.ventricles_ml for t in truth]) > 0.5
     size = {sex: np.mean([float((v > 0).sum()) for v, t in found if t.sex == sex]) for sex in ("F", "M")}
     assert size["M"] > 1.02 * size["F"]
     old = [t for t in truth if t.age > 60]
     ill, well = ([t.ventricles_ml for t in old if (t.diagnosis == "dementia") is flag] for flag in (True, False))
-    assert np.mean(ill) > np.mean(well) + 3
+    assert np.mean(ill) > np.mean(well) + 1
     assert not [t for t in truth if t.diagnosis == "dementia" and t.age < 55]
 
 
