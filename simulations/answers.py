@@ -14,7 +14,7 @@ from braing3n_core.models.presets import PRESETS
 
 def write_answered(
     out: Path, patients: int, sites: int, seed: int, modalities: str, visits: int, tumours: float, preset: str,
-    progress: Callable[[int, int], None] | None,
+    labels: Path | None, progress: Callable[[int, int], None] | None,
 ) -> list[Path]:  # fmt: skip
     """The folders that were made. Raises UsageError for a modality or preset nobody knows."""
     named = tuple(dict.fromkeys(word.strip() for word in modalities.split(",")))
@@ -23,4 +23,4 @@ def write_answered(
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: known are {', '.join(PRESETS)}")
     wishes = Wishes(named, visits, tumours=tumours)
-    return write_hospitals(out, PRESETS[preset], patients, sites, seed, wishes, progress)
+    return write_hospitals(out, PRESETS[preset], patients, sites, seed, wishes, progress, labels)

@@ -33,15 +33,16 @@ def phantom(
     tumours: Annotated[float, typer.Option(min=0, max=1, help="Share of patients with a tumour.")] = 0.0,
     preset: Annotated[str, typer.Option(help="Grid: tiny (4 mm) or small (2 mm).")] = "tiny",
     answers: Annotated[bool, typer.Option("--answers", help="Label maps, and truth tables of every visit.")] = False,
+    labels: Annotated[Path | None, typer.Option(help="Folder of *_dseg.nii.gz and dseg.tsv: other heads.")] = None,
 ) -> None:
     """Write phantom hospitals as ordinary BIDS folders, with the truth in participants.tsv.
 
     Any option beyond T1w, one visit and no tumours brings label maps and truth tables along.
     """
-    if answers or (modalities, visits, tumours, preset) != ("T1w", 1, 0.0, "tiny"):
+    if answers or labels or (modalities, visits, tumours, preset) != ("T1w", 1, 0.0, "tiny"):
         from simulations.answers import write_answered
 
-        made = write_answered(out, patients, sites, seed, modalities, visits, tumours, preset, _counter("phantoms"))
+        made = write_answered(out, patients, sites, seed, modalities, visits, tumours, preset, labels, _counter("phantoms"))
     else:
         from braing3n_core.data.phantom import write_folders
 

@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from braing3n_core.data.patient import LABELS, Person, Visit, Wishes, people
+from braing3n_core.data.anatomy import TABLE, anatomies
+from braing3n_core.data.patient import BIDS_LABELS, LABELS, Person, Visit, Wishes, people
 from braing3n_core.data.tables import write_table
 from braing3n_core.data.template import template
 from braing3n_core.data.volume import write_volume
@@ -28,17 +29,21 @@ Progress = Callable[[int, int], None]                        # done, total
 
 
 def write_hospitals(
-    out: Path, preset: Preset, patients: int, sites: int, seed: int, wishes: Wishes, progress: Progress | None = None
-) -> list[Path]:
-    """`sites` hospitals of `patients` each under `out`, each with a contrast of its own, each there whole or not at all."""
-    folders = []
+    out: Path, preset: Preset, patients: int, sites: int, seed: int, wishes: Wishes,
+    progress: Progress | None = None, labels: Path | None = None,
+) -> list[Path]:  # fmt: skip
+    """`sites` hospitals of `patients` each under `out`, each with a contrast of its own, each there whole or not at all.
+
+    With `labels`, a folder of label maps, patients have these heads in turn. Raises UsageError, DataRefused.
+    """
+    folders, heads = [], anatomies(labels, preset) if labels else []
     for place in range(sites):
         contrast = 0.0 if sites == 1 else 0.12 * (place / (sites - 1) - 0.5)
         hospital = Hospital(name=f"site-{place + 1:02d}", contrast=contrast, bias=0.03)
         folder = out / hospital.name
         if folder.exists():
             raise UsageError(f"{folder} is there already; name another folder")
-        made = people(preset, patients, seed * 7919 + place, hospital, wishes)
+        made = people(preset, patients, seed * 7919 + place, hospital, wishes, heads)
         _write(folder, made, preset, _part_of(progress, place * patients, sites * patients))
         folders.append(folder)
     return folders
@@ -62,7 +67,7 @@ def _write(folder: Path, made: Iterable[Person], preset: Preset, done: Callable[
             rows.append((name, f"{first.age:.1f}", person.sex, person.diagnosis, tumour, *_truths(first)))
             done(number)
         write_table(whole / "participants.tsv", ("participant_id", "age", "sex", "diagnosis", "tumour", *_columns()), rows)
-        write_table(whole / "derivatives" / "labels" / "dseg.tsv", ("index", "name"), [(str(i), n) for i, n in LABELS.items()])
+        write_table(whole / "derivatives" / "labels" / TABLE, ("index", "name", "mapping"), _labels())
         _describe(whole, "braing3n phantoms", "raw")
         _describe(whole / "derivatives" / "labels", "what each voxel of the phantoms is", "derivative")
         os.replace(whole, folder)
@@ -86,6 +91,10 @@ def _visit(whole: Path, name: str, session: str, visit: Visit, preset: Preset) -
     for modality, image in visit.images.items():
         write_volume(anat / f"{stem}_{modality}.nii.gz", image.numpy(), affine, descrip="braing3n phantom")
     write_volume(labels / f"{stem}_dseg.nii.gz", visit.labels.astype(np.float32), affine, descrip="braing3n phantom labels")
+
+
+def _labels() -> list[tuple[str, str, str]]:
+    return [(str(index), name, str(BIDS_LABELS[index])) for index, name in LABELS.items()]
 
 
 def _columns() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ two visits but years, lesions and the tumour.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +28,13 @@ from braing3n_core.data.phantom import (
     lesions_in,
     smooth,
 )
-from braing3n_core.data.template import template
+from braing3n_core.data.template import Template, template
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import Hospital
 
 LABELS = {1: "CSF", 2: "grey matter", 3: "white matter", 4: "lateral ventricle", 5: "white-matter lesion", 6: "oedema",
           7: "tumour core", 8: "tumour rim"}                 # fmt: skip
+BIDS_LABELS = {1: 3, 2: 1, 3: 2, 4: 3, 5: 7, 6: 2, 7: 7, 8: 7}  # the common image-derived labels of BIDS 1.10
 _CORE_MM = (7.0, 14.0)                                       # radius of a tumour at the first visit
 _GROWTH = 0.25                                               # of its radius a year
 _OEDEMA = 1.9                                                # reach over the radius
@@ -88,13 +89,19 @@ class _Tissue:
     rim: Tensor
 
 
-def people(preset: Preset, count: int, seed: int, hospital: Hospital, wishes: Wishes) -> Iterator[Person]:
-    """`count` patients of one hospital. The same seed gives the same people, whatever modalities are asked for."""
+def people(
+    preset: Preset, count: int, seed: int, hospital: Hospital, wishes: Wishes, heads: Sequence[Template] = ()
+) -> Iterator[Person]:
+    """`count` patients of one hospital. The same seed gives the same people, whatever modalities are asked for.
+
+    They have the template's head or, in turn, those that are given, all on the preset's grid.
+    """
     for number in range(count):
-        yield _person(preset, torch.Generator().manual_seed(seed * 1_000_003 + number), hospital, wishes)
+        head = heads[number % len(heads)] if heads else template(preset)
+        yield _person(preset, head, torch.Generator().manual_seed(seed * 1_000_003 + number), hospital, wishes)
 
 
-def _person(preset: Preset, generator: torch.Generator, hospital: Hospital, wishes: Wishes) -> Person:
+def _person(preset: Preset, head: Template, generator: torch.Generator, hospital: Hospital, wishes: Wishes) -> Person:
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
@@ -106,7 +113,7 @@ def _person(preset: Preset, generator: torch.Generator, hospital: Hospital, wish
     load = float(uniform(1)) * (start - AGES[0]) / span
     tumour = bool(uniform(1) < wishes.tumours)
     age = start + later
-    tissue = _tissue(preset, age, later, male, dementia, load, tumour, hospital, generator)
+    tissue = _tissue(preset, head, age, later, male, dementia, load, tumour, hospital, generator)
     images = {name: _image(tissue, name, preset, hospital, generator) for name in sorted(CONTRASTS)}
     ml = math.prod(preset.spacing_mm) / 1000
     visits = [
@@ -127,10 +134,10 @@ def _person(preset: Preset, generator: torch.Generator, hospital: Hospital, wish
 
 
 def _tissue(
-    preset: Preset, age: Tensor, later: Tensor, male: float, dementia: float, load: float, tumour: bool,
+    preset: Preset, head: Template, age: Tensor, later: Tensor, male: float, dementia: float, load: float, tumour: bool,
     hospital: Hospital, generator: torch.Generator,
 ) -> _Tissue:  # fmt: skip
-    count, source = len(age), template(preset)
+    count = len(age)
 
     def shared(draw: Tensor) -> Tensor:
         return draw.expand(count, *draw.shape[1:])
@@ -146,26 +153,28 @@ def _tissue(
     grown = age[0] + _YEARLY * later
     dilation = (ageing(grown, ill, hospital) + 0.12 * normal(count)).clamp(-0.25, 1.1)
     male_sex = torch.full((count,), male)
-    gm, wm, mask, ventricles = deformed(source, preset, dilation, male_sex, hospital.folding, normal)
+    gm, wm, mask, ventricles = deformed(head, preset, dilation, male_sex, hospital.folding, normal)
     # 2. Lesions: the same places, more of them.
-    lesion = lesions_in(wm, source, preset, (load * (1 + _LESION_GROWTH * later)).clamp(max=1.0), uniform)
+    lesion = lesions_in(wm, head, preset, (load * (1 + _LESION_GROWTH * later)).clamp(max=1.0), uniform)
     # 3. Thinner cortex: what is lost is fluid.
     years = ((grown - AGES[0]) / (AGES[1] - AGES[0])).view(-1, 1, 1, 1)
     gm = gm * (1 - 0.22 * (years + 0.6 * dementia).clamp(0, 1.3))
-    centre, radius = _tumour(preset, wm[0], later, generator)
+    centre, radius = _tumour(preset, head, wm[0], later, generator)
     if not tumour:
         empty = torch.zeros_like(wm)
         return _Tissue(mask, gm, wm, ventricles, lesion, empty, empty, empty)
     return _invaded(_Tissue(mask, gm, wm, ventricles, lesion, wm, wm, wm), preset, centre, radius)
 
 
-def _tumour(preset: Preset, wm: Tensor, later: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _tumour(
+    preset: Preset, head: Template, wm: Tensor, later: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Middle (3,) mm, in white matter away from the ventricles, and radius (V,) mm.
 
     Drawn for everybody, so that a larger share of tumours changes nobody who has none.
     """
-    here, source = grid_mm(preset), template(preset)
-    far = (here - centre_of(source.csf * source.ventricles, here).view(3, 1, 1, 1)).square().sum(0).sqrt() > _NEIGHBOURHOOD_MM
+    here = grid_mm(preset)
+    far = (here - centre_of(head.csf * head.ventricles, here).view(3, 1, 1, 1)).square().sum(0).sqrt() > _NEIGHBOURHOOD_MM
     places = torch.nonzero((wm > 0.7) & far)
     chosen = places[int(torch.randint(len(places), (1,), generator=generator))]
     first = _CORE_MM[0] + (_CORE_MM[1] - _CORE_MM[0]) * torch.rand(1, generator=generator)

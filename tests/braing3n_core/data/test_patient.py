@@ -56,6 +56,19 @@ def test_a_tumour_grows_and_pushes(ill: list[Person]) -> None:
         assert not np.array_equal(person.visits[2].labels == 4, well.visits[2].labels == 4)
 
 
+def test_what_else_is_asked_for_changes_nobody() -> None:
+    """More modalities, and a larger share of tumours, leave everybody who has none as they were."""
+    plain = some(6)
+    for wishes in ({"modalities": ALL}, {"modalities": ("FLAIR", "T1w")}, {"tumours": 0.5}):
+        others = some(6, **wishes)
+        well = [(one, other) for one, other in zip(plain, others, strict=True) if not other.tumour]
+        assert len(well) > 1
+        for one, other in well:
+            assert (one.sex, one.diagnosis, one.visits[0].age) == (other.sex, other.diagnosis, other.visits[0].age)
+            assert one.visits[0].truth == other.visits[0].truth
+            assert torch.equal(one.visits[0].images["T1w"], other.visits[0].images["T1w"])
+
+
 def test_every_modality_shows_what_it_should(ill: list[Person]) -> None:
     for person in ill:
         visit = person.visits[2]

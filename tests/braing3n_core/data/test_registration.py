@@ -64,7 +64,7 @@ def test_a_phantom_keeps_about_its_place() -> None:
         assert np.abs(found - np.eye(4))[:3, :3].max() < 0.12
 
 
-@pytest.mark.parametrize("crime", ["noise", "box", "half", "empty", "upside down"])
+@pytest.mark.parametrize("crime", ["noise", "box", "ball", "half", "empty", "upside down"])
 def test_what_is_no_whole_brain_is_refused(crime: str) -> None:
     public = template(TINY)
     values = public.t1.numpy().copy()
@@ -74,6 +74,9 @@ def test_what_is_no_whole_brain_is_refused(crime: str) -> None:
         case "box":
             values = np.ones(TINY.shape, np.float32)
             values[:2] = 0
+        case "ball":
+            far = np.indices(TINY.shape).reshape(3, -1).T - (np.array(TINY.shape) - 1) / 2
+            values = (np.linalg.norm(far, axis=1) < 18).reshape(TINY.shape).astype(np.float32)
         case "half":
             values[:, :, 20:] = 0
         case "empty":
