@@ -17,6 +17,7 @@ from braing3n_core.models.presets import PRESETS
 
 LEAST_DICE = 0.8                                             # brains that register reach 0.91
 LEAST_CORRELATION = 0.75                                     # brains reach 0.83 to 0.94; a head with its skull on, 0.65
+LEAST_INSIDE = 0.48                                          # the same inside the brain alone: brains 0.54 to 0.95, a ball 0.42
 _DETERMINANT = (0.3, 2.0)                                    # template mm -> scan mm; adults are 0.6 to 0.9 of the template
 _LEAST_AXIS = 0.5                                            # no axis may shrink below this, nor be mirrored
 _GRID = "tiny"                                               # the preset whose 4 mm grid the match is made on
@@ -169,6 +170,9 @@ def _check(fixed: sitk.Image, inside: sitk.Image, moving: sitk.Image, transform:
     alike = float(np.corrcoef(moved[seen], public[seen])[0, 1])
     if not alike >= LEAST_CORRELATION:
         raise DataRefused(_refusal(f"it correlates with the template at {alike:.2f}, needed {LEAST_CORRELATION}"))
+    inner = float(np.corrcoef(moved[mask], public[mask])[0, 1])
+    if not inner >= LEAST_INSIDE:
+        raise DataRefused(_refusal(f"inside the brain it correlates with the template at {inner:.2f}, needed {LEAST_INSIDE}"))
     share = float(moved[seen].sum() / moved.sum())
     if not share >= _LEAST_SHARE:
         raise DataRefused(_refusal(f"{100 * (1 - share):.0f} % of its signal lies around the brain, as a skull does"))
