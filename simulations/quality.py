@@ -44,6 +44,11 @@ class Reference:
     features: np.ndarray                                     # (n, f) mean tokens of the public encoder
     organs: Mapping[str, np.ndarray]                         # (n,) ml of every tissue and of the ventricles
 
+    @property
+    def ageing(self) -> float:
+        """Growth of their ventricles, ml per decade."""
+        return _slope(np.array([_age(row) for row in self.conditions]), self.organs["ventricles_ml"])
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -69,14 +74,14 @@ def panel(
     `arms` maps "prior", "private" and "non_private" to models; one that is absent is reported as not measured.
     """
     public = arms["prior"]
-    reference = _reference(plan, public, held_out)
+    reference = reference_of(plan, public, held_out)
     scores: dict[str, Scores] = {}
     controls = {}
     for number, (name, model) in enumerate(arms.items()):
         if progress:
             progress(f"quality of {name.replace('_', '-')}", number, len(arms))
         controls[name] = _control(plan, model)
-        scores[name] = _scores(plan, model, public, reference, controls[name])
+        scores[name] = scores_of(plan, model, public, reference, controls[name])
     rows = list(_rows(plan, public, reference, scores))
     return rows, controls["private" if "private" in controls else "prior"]
 
@@ -86,7 +91,8 @@ def three(rows: Sequence[Quality]) -> list[Quality]:
     return list(rows[:3])
 
 
-def _reference(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient]) -> Reference:
+def reference_of(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient]) -> Reference:
+    """What is measured on held-out patients, once for every arm."""
     every = math.ceil(len(held_out) / _MOST_PATIENTS)        # a stride, so that every hospital is in it
     scans = [patient.scans[0] for patient in held_out[::every]]
     volumes = torch.stack([scan.volume for scan in scans])
@@ -95,9 +101,11 @@ def _reference(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient]) -
     )
 
 
-def _scores(
-    plan: TrainingPlan, model: Brain, public: Brain, reference: Reference, control: tuple[np.ndarray, np.ndarray]
+def scores_of(
+    plan: TrainingPlan, model: Brain, public: Brain, reference: Reference, control: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Scores:
+    """One model's numbers; `control`, requested and measured ventricles, is made if it is not given."""
+    control = control or _control(plan, model)
     brain = template(plan.model).mask
     # Ventricles are left to the model here: what a hospital's ageing looks like must come out of age and diagnosis.
     asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
@@ -125,7 +133,6 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
 
     brain = template(plan.model).mask
     mean = public.decoder.mean
-    ages = np.array([_age(patient) for patient in reference.conditions])
     half = len(reference.volumes) // 2
     yield row(
         "reconstruction of held-out patients", "dB PSNR", "higher", "public mean volume",
@@ -162,7 +169,7 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
     )
     yield row(
         "ventricle growth with age", "ml per decade", "closer", "held-out patients",
-        _slope(ages, reference.organs["ventricles_ml"]), "ageing", "ventricles not asked for, so the curve is the model's own",
+        reference.ageing, "ageing", "ventricles not asked for, so the curve is the model's own",
     )
     yield row(
         "overlap with the template's brain", "Dice", "higher", "held-out patients",
