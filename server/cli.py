@@ -191,11 +191,25 @@ def generate(
     console.show(str(generate_candidates(run, Policy.load(policy or DEFAULT), console.note)))
 
 
+_Run = Annotated[Path, typer.Argument(help="The run whose candidates were generated.")]
+_Votes = Annotated[list[Path] | None, typer.Option(help="A site's vote; once per site.")]
+_Ledgers = Annotated[list[Path] | None, typer.Option(help="A site's signed ledger; once per site.")]
+
+
+@release.command()
+def gate(run: _Run, vote: _Votes = None, ledger: _Ledgers = None, policy: _Policy = None) -> None:
+    """Hold the candidates to the gates: which is open, which closed, by how much, what to do. A closed gate is exit 4."""
+    from server.release.policy import DEFAULT, Policy
+    from server.release.stages import gate as judged
+
+    console.show(judged(run, Policy.load(policy or DEFAULT), vote or [], ledger or []).in_words())
+
+
 @release.command()
 def build(
-    run: Annotated[Path, typer.Argument(help="The run whose candidates were generated.")],
-    vote: Annotated[list[Path] | None, typer.Option(help="A site's vote; once per site.")] = None,
-    ledger: Annotated[list[Path] | None, typer.Option(help="A site's signed ledger; once per site.")] = None,
+    run: _Run,
+    vote: _Votes = None,
+    ledger: _Ledgers = None,
     policy: _Policy = None,
     bids_type: Annotated[str, typer.Option(help="derivative, or raw for tools that read nothing else.")] = "derivative",
 ) -> None:
