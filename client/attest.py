@@ -28,6 +28,8 @@ class Check:
     looked_at: int                                           # images
     rating: str                                              # acceptable, or why not
     comment: str = ""
+    images: tuple[Mapping[str, object], ...] = ()            # each one's rating and artefacts, from the form (client/rating.py)
+    minutes: float | None = None                             # that it took
 
 
 NOBODY_LOOKED = Check("rehearsal, no person", 0, "not rated: the hospital is a phantom")
@@ -61,6 +63,7 @@ def approve(release: Path, site_folder: Path, site: str, key: SigningKey, check:
         "images_looked_at": check.looked_at,
         "rating": check.rating,
         "comment": check.comment,
+        **({"images": list(check.images), "minutes": check.minutes} if check.images else {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return sealed(PAYLOAD, statement(APPROVAL, predicate, "release content", root(digests)), [key])

@@ -5,14 +5,11 @@ Pictures are in template space, slices by rows: axial, coronal, sagittal. The pe
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.image import imsave
 from scipy.ndimage import affine_transform, binary_erosion
 
 from braing3n_core.data.prepared import Computed
@@ -24,11 +21,12 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.models.presets import PRESETS
 from client.measures import measures_of
+from client.pictures import encoded, png, slices
 
 _GRID = PRESETS["small"]                                     # pictures are at 2 mm whatever is trained on
 _SLICES = 7
 _PART = (0.22, 0.78)                                         # of each axis: where the brain is
-_BRIGHT = 99.5                                               # percentile shown as white
+_BRIGHT = 99.5                                               # percentile that the outline takes for white
 _STRIPPED = {"before": "before, by the hospital", "command": "by the site's own command", "here": "here, from the template"}
 _PAGES = Environment(loader=PackageLoader("client", "pages"), autoescape=True, undefined=StrictUndefined)
 
@@ -44,7 +42,8 @@ def write_page(page: Path, file: str, method: Method, computed: Computed) -> Non
         "overlap with the template's brain": f"Dice {computed.record['overlap']:.3f}",
         "size in the scanner": f"{100 * placed.size:.0f} % of the template's",
     }
-    pictures = {"before": _png(_sheet(before)), "after": _png(_sheet(after)), "outline": _outline(brain)}
+    before_png, after_png = (png(slices(one, _PART, _SLICES)) for one in (before, after))
+    pictures = {"before": before_png, "after": after_png, "outline": _outline(brain)}
     _write(page, title=file, notes=notes, measures=measures_of(computed.record["volumes"]), pictures=pictures, excluded=None)
 
 
@@ -53,7 +52,7 @@ def write_excluded(page: Path, file: str, reason: str, path: Path) -> None:
     pictures = {}
     with contextlib.suppress(DataRefused):
         values, affine = read_volume(path)
-        pictures = {"before": _png(_middle(values, affine))}
+        pictures = {"before": png(_middle(values, affine))}
     _write(page, title=file, notes={}, measures=[], pictures=pictures, excluded=Excluded(file, reason))
 
 
@@ -68,15 +67,6 @@ def _seen(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.asarray(affine_transform(array, onto, output_shape=_GRID.shape, order=1))
 
 
-def _sheet(values: np.ndarray) -> np.ndarray:
-    """(D, H, W) -> (rows, columns): evenly spaced slices, a row for each plane."""
-    planes = []
-    for axis in (2, 1, 0):
-        places = np.linspace(_PART[0], _PART[1], _SLICES) * (values.shape[axis] - 1)
-        planes.append(np.hstack([np.take(values, round(place), axis=axis).T[::-1] for place in places]))
-    return np.vstack(planes)
-
-
 def _middle(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """The three middle slices of a scan as it lies on disk, voxels square."""
     mm = np.linalg.norm(affine[:3, :3], axis=0)
@@ -89,22 +79,10 @@ def _middle(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.hstack([np.pad(one, ((0, high - one.shape[0]), (0, 4))) for one in slices])
 
 
-def _png(sheet: np.ndarray) -> str:
-    top = float(np.percentile(sheet, _BRIGHT)) or 1.0
-    grey = (255 * np.clip(sheet / top, 0, 1)).astype(np.uint8)
-    return _encoded(np.repeat(grey[..., None], 3, axis=2))
-
-
 def _outline(brain: np.ndarray) -> str:
     """Transparent but for the edge of the brain in every slice."""
-    sheet = _sheet(brain.astype(np.uint8)) > 0
+    sheet = slices(brain.astype(np.uint8), _PART, _SLICES) > 0
     edge = sheet & ~binary_erosion(sheet)
     colours = np.zeros((*edge.shape, 4), np.uint8)
     colours[edge] = (255, 90, 60, 255)
-    return _encoded(colours)
-
-
-def _encoded(pixels: np.ndarray) -> str:
-    content = io.BytesIO()
-    imsave(content, pixels, format="png")
-    return base64.b64encode(content.getvalue()).decode("ascii")
+    return encoded(colours)

@@ -33,11 +33,12 @@ class Tab:
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility", "DOM"):
             self.call(f"{domain}.enable")
 
-    def call(self, method: str, **params: object) -> Any:
+    def call(self, method: str, *, browser: bool = False, **params: object) -> Any:
         """One command and its answer."""
         self._count += 1
+        session = "" if browser else self._session
         message: dict[str, object] = {"id": self._count, "method": method, "params": params}
-        os.write(self._to, json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        os.write(self._to, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
         while True:
             answer = self._next()
             if answer.get("id") == self._count:
