@@ -192,6 +192,7 @@ def approve_release(
     looked_at: Annotated[int, typer.Option(min=0, help="Images that were looked at.")] = 0,
     rating: Annotated[str, typer.Option(help="acceptable, or why not: then nothing is signed.")] = "",
     comment: Annotated[str, typer.Option(help="Published with the release.")] = "",
+    with_generator: Annotated[bool, typer.Option("--with-generator", help="Also that the generator is given away.")] = False,
 ) -> None:
     """Put the site's name to a release that somebody looked at."""
     from client.release import approve_release as approve
@@ -199,7 +200,7 @@ def approve_release(
     from privacy.signing import SigningKey
 
     found = check_of(release, check, role, looked_at, rating, comment)
-    approve(release, folder, site_name, SigningKey.load(key), found, out)
+    approve(release, folder, site_name, SigningKey.load(key), found, out, with_generator)
     console.show(f"approved: {out}")
 
 

@@ -43,13 +43,15 @@ def check_of(release: Path, form: Path | None, role: str, looked_at: int, rating
     return Check(role, looked_at, rating, comment)
 
 
-def approve_release(release: Path, site_folder: Path, name: str, key: SigningKey, check: Check, out: Path) -> None:
+def approve_release(
+    release: Path, site_folder: Path, name: str, key: SigningKey, check: Check, out: Path, with_generator: bool = False
+) -> None:
     """Write this site's approval of a finished folder. Refused unless somebody looked at it and found it acceptable."""
     if not (check.looked_at > 0 and check.rating == "acceptable"):
         raise Braing3nError(
             f"only what somebody looked at and rates acceptable is approved, not {check.rating!r}; look at the images first"
         )
-    _write(out, approve(release, site_folder, name, key, check))
+    _write(out, approve(release, site_folder, name, key, check, with_generator))
 
 
 def _write(out: Path, document: Mapping[str, object]) -> None:

@@ -212,6 +212,7 @@ def build(
     ledger: _Ledgers = None,
     policy: _Policy = None,
     bids_type: Annotated[str, typer.Option(help="derivative, or raw for tools that read nothing else.")] = "derivative",
+    with_generator: Annotated[bool, typer.Option("--with-generator", help="Give the trained networks away as well.")] = False,
 ) -> None:
     """Hold the candidates to the gates and write the release. A closed gate is exit 4, and nothing is written."""
     from server.release.policy import DEFAULT, Policy
@@ -219,7 +220,7 @@ def build(
     from server.release.stages import build as build_release
 
     rules, kind = Policy.load(policy or DEFAULT), bids_type_of(bids_type)
-    console.show(str(build_release(run, rules, None, vote or [], ledger or [], kind=kind)))
+    console.show(str(build_release(run, rules, None, vote or [], ledger or [], kind=kind, with_generator=with_generator)))
 
 
 @release.command(name="sign")

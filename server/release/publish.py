@@ -16,10 +16,13 @@ from braing3n_core.errors import WaitingForSites
 from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from braing3n_core.released import FOLDER as GENERATOR
 from server.release import gates
 from server.release.accounts import Sealed, account
 from server.release.anatomy import examine
+from server.release.bundle import bundle_files
 from server.release.candidates import candidates
+from server.release.card import bidsignore
 from server.release.certificate import FILE, PAGE, certificate, page
 from server.release.certificate_words import Known
 from server.release.dataset import refuse_to_overwrite, write_dataset
@@ -85,12 +88,13 @@ def publish(
     replace: bool = False,
     progress: Progress | None = None,
     made: Tensor | None = None,
+    with_generator: bool = False,
 ) -> Path:
     """Make `out`/release and return it; the plan, the model, the sites' answers and the arguments decide everything in it.
 
     A picture of the first people, cohort.png, is put beside it. Raises GateBlocked if a gate stays closed, naming it, and
     UsageError if there is a release already and `replace` is not asked for; nothing is written then. `made` are the candidates'
-    volumes (c, 1, D, H, W), if they exist already (server.release.stages).
+    volumes (c, 1, D, H, W), if they exist already (server.release.stages). `with_generator`: the networks too.
     """
     policy, extras, folder = policy or Policy.load(), extras or Extras(), out / RELEASE
     gates.refuse_closed([gates.budget(plan, consortium.privacy())])
@@ -111,7 +115,9 @@ def publish(
         privacy=consortium.privacy(), rounds=extras.rounds, provenance=extras.provenance, gates=judged.gates, edition=edition,
         findings=judged.findings,
     )  # fmt: skip
-    documents = _documents(inputs, policy, consortium.ledgers(), edition)
+    documents = _documents(inputs, policy, consortium.ledgers(), edition, with_generator)
+    if with_generator:
+        documents |= bundle_files(plan, model, edition) | {".bidsignore": bidsignore(f"{GENERATOR}/")}
     # 3. The folder.
     hero_png(volumes, out / PICTURE, plan.model)
     return write_dataset(
@@ -121,7 +127,7 @@ def publish(
 
 
 def _documents(
-    inputs: ReleaseInputs, policy: Policy, seals: Mapping[str, Sealed], edition: Edition
+    inputs: ReleaseInputs, policy: Policy, seals: Mapping[str, Sealed], edition: Edition, with_generator: bool
 ) -> dict[str, bytes]:
     """docs/: what was decided and by which rules, what is promised, and all of it for people."""
     plan, spent = inputs.plan, {row.site: row for row in inputs.privacy}
@@ -132,7 +138,7 @@ def _documents(
     ]  # fmt: skip
     quality = [f"{row.name}: {number(row.private, row.unit)} ({row.baseline_name}: {number(row.baseline, row.unit)})"
                for row in inputs.panel]  # fmt: skip
-    known = Known(plan, edition, len(inputs.people), policy.digest, accounts, inputs.gates, quality)
+    known = Known(plan, edition, len(inputs.people), policy.digest, accounts, inputs.gates, quality, with_generator)
     stated = certificate(known)
     return {
         POLICY_FILE: policy.raw,

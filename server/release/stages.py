@@ -98,6 +98,7 @@ def build(
     ledgers: Sequence[Path],
     *,
     kind: BidsType = "derivative",
+    with_generator: bool = False,
     prior: Prior = load_prior,
 ) -> Path:
     """Gate the candidates again, with what the sites sent, and write <run>/release. Refused as `publish` refuses."""
@@ -106,7 +107,10 @@ def build(
     words = Sent.read(plan, made, votes, ledgers)
     extras = Extras(rounds=read_rounds(run), provenance=provenance())
     edition = edition or Edition.today(plan.study)
-    return publish(plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes)
+    return publish(
+        plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes,
+        with_generator=with_generator,
+    )  # fmt: skip
 
 
 def finished_run(run: Path, prior: Prior) -> tuple[TrainingPlan, Brain]:
