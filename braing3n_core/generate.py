@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -11,14 +12,29 @@ from braing3n_core.errors import UsageError
 from braing3n_core.flow import Sampler, Velocity, guided, heun
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
+from braing3n_core.models.presets import Preset
 
 Guidance = float | Mapping[str, float]                       # one weight for all conditions, or one per variable
 BRIGHTEST = 1.3                                              # of the scaled intensities that training saw
+BATCH = 8                                                    # volumes at once, if they are small enough
+_WORKING_BYTES = 2**30                                       # of a batch in the decoder, which needs most
+_HELD = 40                                                   # floats per voxel that decoding one volume holds at its peak
 
 
-def noise_of(model: Brain, seed: int, count: int) -> Tensor:
-    """(count, N, C) starting noise; row i depends on (seed, i) alone, so a longer cohort begins with the shorter one."""
-    rows = [torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63) for i in range(count)]
+def batch_for(preset: Preset) -> int:
+    """Volumes to make at once, so that a batch works in about a gigabyte.
+
+    A function of the preset alone: the last digits of a batch depend on its size, so the machine's memory must not decide it.
+    """
+    return max(1, min(BATCH, _WORKING_BYTES // (4 * _HELD * math.prod(preset.shape))))
+
+
+def noise_of(model: Brain, seed: int, count: int, first: int = 0) -> Tensor:
+    """(count, N, C) starting noise of images `first` and on.
+
+    Image i's depends on (seed, i) alone, so a longer cohort begins with the shorter one.
+    """
+    rows = [torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63) for i in range(first, first + count)]
     return torch.stack([torch.randn(model.centre.shape, generator=row) for row in rows])
 
 
@@ -29,7 +45,7 @@ def generate(
     *,
     steps: int,
     guidance: Guidance,
-    batch: int = 8,
+    batch: int = BATCH,
     noise: Tensor | None = None,
     sampler: Sampler = heun,
     progress: Callable[[int, int], None] | None = None,

@@ -38,7 +38,12 @@ def unflatten(values: np.ndarray, like: Mapping[str, Tensor]) -> dict[str, Tenso
 
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as safetensors, whole or not at all."""
-    write_atomically(path, to_bytes({name: t.detach().contiguous() for name, t in tensors.items()}, dict(metadata or {})))
+    write_atomically(path, packed(tensors, metadata))
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Tensors as the content of a safetensors file."""
+    return to_bytes({name: t.detach().contiguous() for name, t in tensors.items()}, dict(metadata or {}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

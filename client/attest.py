@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from braing3n_core.errors import DataRefused, IntegrityError
+from braing3n_core.errors import DataRefused, GateBlocked, IntegrityError
 from braing3n_core.manifest import content, digests_of, root
 from braing3n_core.statements import APPROVAL, LEDGER, PAYLOAD, statement
 from braing3n_core.strict_json import parsed
@@ -28,6 +28,8 @@ class Check:
     looked_at: int                                           # images
     rating: str                                              # acceptable, or why not
     comment: str = ""
+    images: tuple[Mapping[str, object], ...] = ()            # each one's rating and artefacts, from the form (client/rating.py)
+    minutes: float | None = None                             # that it took
 
 
 NOBODY_LOOKED = Check("rehearsal, no person", 0, "not rated: the hospital is a phantom")
@@ -44,14 +46,19 @@ def ledger_statement(site_folder: Path, site: str, plan: str, key: SigningKey) -
     return sealed(PAYLOAD, statement(LEDGER, predicate, f"{site}/ledger.jsonl", head), [key])
 
 
-def approve(release: Path, site_folder: Path, site: str, key: SigningKey, check: Check) -> Envelope:
+def approve(
+    release: Path, site_folder: Path, site: str, key: SigningKey, check: Check, with_generator: bool = False
+) -> Envelope:
     """The site's signature under the finished folder, the three files that seal it left out.
 
-    Raises IntegrityError unless the release's certificate states this site's ledger as it stands now, head for head.
+    Raises IntegrityError unless the release's certificate states this site's ledger as it stands now, head for head, and
+    GateBlocked if it gives the generator away and the site did not agree `with_generator`, which is a decision of its own.
     """
-    digests = content(digests_of(release))
+    digests, certificate = content(digests_of(release)), _certificate(release)
     _, head = _ledger(site_folder)
-    if not _stated_head(release, site) == head:
+    if certificate.get("generator") is True and not with_generator:
+        raise GateBlocked("this release gives the generator away too; decide on that, then say --with-generator or refuse")
+    if not _stated_head(certificate, site) == head:
         raise IntegrityError(f"the certificate does not state the ledger of {site} as it stands; have it made again")
     predicate = {
         "site": site,
@@ -61,6 +68,8 @@ def approve(release: Path, site_folder: Path, site: str, key: SigningKey, check:
         "images_looked_at": check.looked_at,
         "rating": check.rating,
         "comment": check.comment,
+        **({"images": list(check.images), "minutes": check.minutes} if check.images else {}),
+        **({"generator": True} if certificate.get("generator") is True else {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return sealed(PAYLOAD, statement(APPROVAL, predicate, "release content", root(digests)), [key])
@@ -77,11 +86,14 @@ def _ledger(site_folder: Path) -> tuple[list[Mapping[str, object]], str]:
     return [body for body, _ in records], records[-1][1]
 
 
-def _stated_head(release: Path, site: str) -> object:
+def _certificate(release: Path) -> Mapping[str, object]:
     try:
-        certificate = parsed((release / CERTIFICATE).read_bytes(), CERTIFICATE)
+        return parsed((release / CERTIFICATE).read_bytes(), CERTIFICATE)
     except OSError as error:
         raise IntegrityError(f"the release has no {CERTIFICATE}; have it made again") from error
+
+
+def _stated_head(certificate: Mapping[str, object], site: str) -> object:
     sites = certificate.get("sites")
     rows = sites if isinstance(sites, list) else []
     return next((row.get("head") for row in rows if isinstance(row, dict) and row.get("site") == site), None)

@@ -186,19 +186,37 @@ def approve_release(
     site_name: _Name,
     folder: _Folder,
     key: _Key,
-    role: Annotated[str, typer.Option(help="Who looked, by role and never by name: it is published.")],
-    looked_at: Annotated[int, typer.Option(min=0, help="Images that were looked at.")],
-    rating: Annotated[str, typer.Option(help="acceptable, or why not: then nothing is signed.")],
     out: _Out,
+    check: Annotated[Path | None, typer.Option(help="Ratings saved from `look`'s page, for the next four.")] = None,
+    role: Annotated[str, typer.Option(help="Who looked, by role and never by name: it is published.")] = "",
+    looked_at: Annotated[int, typer.Option(min=0, help="Images that were looked at.")] = 0,
+    rating: Annotated[str, typer.Option(help="acceptable, or why not: then nothing is signed.")] = "",
     comment: Annotated[str, typer.Option(help="Published with the release.")] = "",
+    with_generator: Annotated[bool, typer.Option("--with-generator", help="Also that the generator is given away.")] = False,
 ) -> None:
     """Put the site's name to a release that somebody looked at."""
-    from client.attest import Check
     from client.release import approve_release as approve
+    from client.release import check_of
     from privacy.signing import SigningKey
 
-    approve(release, folder, site_name, SigningKey.load(key), Check(role, looked_at, rating, comment), out)
+    found = check_of(release, check, role, looked_at, rating, comment)
+    approve(release, folder, site_name, SigningKey.load(key), found, out, with_generator)
     console.show(f"approved: {out}")
+
+
+@app.command()
+def look(
+    release: Annotated[Path, typer.Argument(help="The finished release.")],
+    site_name: _Name,
+    folder: _Folder,
+    bids: Annotated[Path, typer.Option(help="The site's scans.")],
+    out: Annotated[Path, typer.Option(help="Folder for two pages. One shows patients: it stays here.")],
+    images: Annotated[int, typer.Option(min=1, help="Images to rate; a larger release is sampled.")] = 24,
+) -> None:
+    """Write what a person looks at before a release is approved: a rating form, and each image beside its nearest patient."""
+    from client.look import look as written
+
+    console.show("\n".join(str(page) for page in written(release, site_name, folder, bids, out, images, console.note)))
 
 
 @app.command()

@@ -16,6 +16,7 @@ from typing import NoReturn
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Process, Say, end_all, environment, free_port, start
+from braing3n_core.journal import journalled
 from braing3n_core.passphrase import passphrase_for
 from client.approvals import own_key
 from client.site_file import SiteFile
@@ -39,7 +40,7 @@ def join(site: SiteFile, passphrase_file: Path | None, say: Say) -> NoReturn:
         _make_empty(home)
         end_all(home)                                        # what a killed join left behind
         try:
-            _keep_running(site, home, file, say)
+            _keep_running(site, home, file, journalled(site.folder, say))
         finally:
             end_all(home)
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from braing3n_core.candidate_files import read_candidates
-from braing3n_core.errors import Braing3nError, GateBlocked
+from braing3n_core.errors import Braing3nError, GateBlocked, UsageError
 from braing3n_core.files import write_atomically
+from braing3n_core.manifest import content, digests_of, root
 from client.attest import Check, approve, ledger_statement
+from client.rating import OutputCheck
 from client.site import Site
 from client.vote import Ballot
 from privacy.signing import SigningKey
@@ -30,11 +32,26 @@ def sign_ledger(site_folder: Path, name: str, plan: str, key: SigningKey, out: P
     _write(out, {"site": name, "public_key": key.public.pem.decode("ascii"), "ledger": dict(envelope)})
 
 
-def approve_release(release: Path, site_folder: Path, name: str, key: SigningKey, check: Check, out: Path) -> None:
+def check_of(release: Path, form: Path | None, role: str, looked_at: int, rating: str, comment: str) -> Check:
+    """What somebody found, from the form that `look` wrote or in words. Raises UsageError for both or for half of the words."""
+    if form is not None:
+        if role or looked_at or rating or comment:
+            raise UsageError("the form says who looked and what they found; give --check, or --role, --looked-at and --rating")
+        return OutputCheck.read(form).as_check(root(content(digests_of(release))))
+    if not (role and rating):
+        raise UsageError("nobody is said to have looked; give --check FILE, or --role, --looked-at and --rating")
+    return Check(role, looked_at, rating, comment)
+
+
+def approve_release(
+    release: Path, site_folder: Path, name: str, key: SigningKey, check: Check, out: Path, with_generator: bool = False
+) -> None:
     """Write this site's approval of a finished folder. Refused unless somebody looked at it and found it acceptable."""
     if not (check.looked_at > 0 and check.rating == "acceptable"):
-        raise Braing3nError("only what somebody looked at and rates acceptable is approved; look at docs/report.html first")
-    _write(out, approve(release, site_folder, name, key, check))
+        raise Braing3nError(
+            f"only what somebody looked at and rates acceptable is approved, not {check.rating!r}; look at the images first"
+        )
+    _write(out, approve(release, site_folder, name, key, check, with_generator))
 
 
 def _write(out: Path, document: Mapping[str, object]) -> None:

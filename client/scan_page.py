@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.image import imsave
 from scipy.ndimage import affine_transform, binary_erosion
 
 from braing3n_core.data.prepared import Computed
@@ -26,11 +23,12 @@ from braing3n_core.files import write_atomically
 from braing3n_core.models.presets import PRESETS
 from client.index_page import picture_of
 from client.measures import measures_of
+from client.pictures import encoded, png, slices
 
 _GRID = PRESETS["small"]                                     # pictures are at 2 mm whatever is trained on
 _SLICES = 7
 _PART = (0.22, 0.78)                                         # of each axis: where the brain is
-_BRIGHT = 99.5                                               # percentile shown as white
+_BRIGHT = 99.5                                               # percentile that the outline takes for white
 _STRIPPED = {"before": "before, by the hospital", "command": "by the site's own command", "here": "here, from the template"}
 _PAGES = Environment(loader=PackageLoader("client", "pages"), autoescape=True, undefined=StrictUndefined)
 
@@ -46,23 +44,23 @@ def write_page(page: Path, file: str, method: Method, computed: Computed) -> Non
         "overlap with the template's brain": f"Dice {computed.record['overlap']:.3f}",
         "size in the scanner": f"{100 * placed.size:.0f} % of the template's",
     }
-    pictures = {"before": _png(_sheet(before)), "after": _png(_sheet(after)), "outline": _outline(brain)}
-    _keep(picture_of(page), _png(_small(after)))
-    _write(page, pictures, title=file, notes=notes, measures=measures_of(computed.record["volumes"]), excluded=None)
+    before_png, after_png = (png(slices(one, _PART, _SLICES)) for one in (before, after))
+    pictures = {"before": before_png, "after": after_png, "outline": _outline(brain)}
+    _keep(picture_of(page), base64.b64decode(png(_small(after))))
+    _write(page, title=file, notes=notes, measures=measures_of(computed.record["volumes"]), pictures=pictures, excluded=None)
 
 
 def write_excluded(page: Path, file: str, reason: str, path: Path) -> None:
     """The page of a scan that was left out, with its middle slices if it can be read at all."""
-    pictures: dict[str, bytes] = {}
+    pictures = {}
     with contextlib.suppress(DataRefused):
         values, affine = read_volume(path)
-        pictures = {"before": _png(_middle(values, affine))}
-    _write(page, pictures, title=file, notes={}, measures=[], excluded=Excluded(file, reason))
+        pictures = {"before": png(_middle(values, affine))}
+    _write(page, title=file, notes={}, measures=[], pictures=pictures, excluded=Excluded(file, reason))
 
 
-def _write(page: Path, pictures: Mapping[str, bytes], **content: object) -> None:
-    embedded = {name: base64.b64encode(png).decode("ascii") for name, png in pictures.items()}
-    _keep(page, _PAGES.get_template("scan.html.j2").render(pictures=embedded, **content).encode("utf-8"))
+def _write(page: Path, **content: object) -> None:
+    _keep(page, _PAGES.get_template("scan.html.j2").render(**content).encode("utf-8"))
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -74,15 +72,6 @@ def _seen(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """(D, H, W) at template mm -> on the pictures' grid."""
     onto = np.linalg.inv(affine) @ template(_GRID).affine
     return np.asarray(affine_transform(array, onto, output_shape=_GRID.shape, order=1))
-
-
-def _sheet(values: np.ndarray) -> np.ndarray:
-    """(D, H, W) -> (rows, columns): evenly spaced slices, a row for each plane."""
-    planes = []
-    for axis in (2, 1, 0):
-        places = np.linspace(_PART[0], _PART[1], _SLICES) * (values.shape[axis] - 1)
-        planes.append(np.hstack([np.take(values, round(place), axis=axis).T[::-1] for place in places]))
-    return np.vstack(planes)
 
 
 def _small(values: np.ndarray) -> np.ndarray:
@@ -102,22 +91,10 @@ def _middle(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return np.hstack([np.pad(one, ((0, high - one.shape[0]), (0, 4))) for one in slices])
 
 
-def _png(sheet: np.ndarray) -> bytes:
-    top = float(np.percentile(sheet, _BRIGHT)) or 1.0
-    grey = (255 * np.clip(sheet / top, 0, 1)).astype(np.uint8)
-    return _encoded(np.repeat(grey[..., None], 3, axis=2))
-
-
-def _outline(brain: np.ndarray) -> bytes:
+def _outline(brain: np.ndarray) -> str:
     """Transparent but for the edge of the brain in every slice."""
-    sheet = _sheet(brain.astype(np.uint8)) > 0
+    sheet = slices(brain.astype(np.uint8), _PART, _SLICES) > 0
     edge = sheet & ~binary_erosion(sheet)
     colours = np.zeros((*edge.shape, 4), np.uint8)
     colours[edge] = (255, 90, 60, 255)
-    return _encoded(colours)
-
-
-def _encoded(pixels: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    imsave(content, pixels, format="png")
-    return content.getvalue()
+    return encoded(colours)

@@ -15,6 +15,7 @@ import torch
 from braing3n_core.data.cohort import Cohort, load_cohort
 from braing3n_core.errors import IntegrityError, PlanRefused, ReplyRefused, UsageError
 from braing3n_core.files import write_atomically
+from braing3n_core.journal import journal
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
@@ -125,9 +126,11 @@ class Site:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with Ledger(self.folder / "ledger.jsonl", self.plan.privacy.delta) as ledger:
-                return work(ledger, Egress(ledger, self.folder / "audit.jsonl", self.name))
+                answer = work(ledger, Egress(ledger, self.folder / "audit.jsonl", self.name))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
-            return refuse(self.name, self.folder, error)
+            answer = refuse(self.name, self.folder, error)
+        journal(self.folder, "answered", answer.header)
+        return answer
 
     def _ready(self, ledger: Ledger, egress: Egress) -> Cleared:
         for stage in self.plan.stages:

@@ -191,13 +191,28 @@ def generate(
     console.show(str(generate_candidates(run, Policy.load(policy or DEFAULT), console.note)))
 
 
+_Run = Annotated[Path, typer.Argument(help="The run whose candidates were generated.")]
+_Votes = Annotated[list[Path] | None, typer.Option(help="A site's vote; once per site.")]
+_Ledgers = Annotated[list[Path] | None, typer.Option(help="A site's signed ledger; once per site.")]
+
+
+@release.command()
+def gate(run: _Run, vote: _Votes = None, ledger: _Ledgers = None, policy: _Policy = None) -> None:
+    """Hold the candidates to the gates: which is open, which closed, by how much, what to do. A closed gate is exit 4."""
+    from server.release.policy import DEFAULT, Policy
+    from server.release.stages import gate as judged
+
+    console.show(judged(run, Policy.load(policy or DEFAULT), vote or [], ledger or []).in_words())
+
+
 @release.command()
 def build(
-    run: Annotated[Path, typer.Argument(help="The run whose candidates were generated.")],
-    vote: Annotated[list[Path] | None, typer.Option(help="A site's vote; once per site.")] = None,
-    ledger: Annotated[list[Path] | None, typer.Option(help="A site's signed ledger; once per site.")] = None,
+    run: _Run,
+    vote: _Votes = None,
+    ledger: _Ledgers = None,
     policy: _Policy = None,
     bids_type: Annotated[str, typer.Option(help="derivative, or raw for tools that read nothing else.")] = "derivative",
+    with_generator: Annotated[bool, typer.Option("--with-generator", help="Give the trained networks away as well.")] = False,
 ) -> None:
     """Hold the candidates to the gates and write the release. A closed gate is exit 4, and nothing is written."""
     from server.release.policy import DEFAULT, Policy
@@ -205,7 +220,7 @@ def build(
     from server.release.stages import build as build_release
 
     rules, kind = Policy.load(policy or DEFAULT), bids_type_of(bids_type)
-    console.show(str(build_release(run, rules, None, vote or [], ledger or [], kind=kind)))
+    console.show(str(build_release(run, rules, None, vote or [], ledger or [], kind=kind, with_generator=with_generator)))
 
 
 @release.command(name="sign")

@@ -23,7 +23,7 @@ from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished, initial_values
 from braing3n_core.state import save
 from privacy.egress import RefusalCode
-from server import checkpoint, lock
+from server import checkpoint, lock, monitor
 from server.coordinator import FOR_GOOD, Coordinator, Header, RoundReport, State
 
 Reply = tuple[str, Header, np.ndarray | None]                # site, header, values
@@ -104,6 +104,7 @@ def _conducted(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: R
             say(f"nobody foresaw this {type(failure).__name__}; please report it with {out / 'server.log'}")
     verdict = {"exit_code": code, "error": error, "plan": plan.digest, "seconds": round(monotonic() - started, 1)}
     write_atomically(out / "run.json", (json.dumps(verdict, indent=1) + "\n").encode())
+    monitor.ended(out, verdict)
     return code
 
 
@@ -115,12 +116,15 @@ def train(plan: TrainingPlan, out: Path, sites: Sites, progress: Progress, prior
         return run
     if state:
         progress.line(f"taking up the run at {run.stage.name}, round {run.state.rounds + 1}")
+    monitor.begun(plan, out, run.state.stage, run.state.rounds)
     gone = _roll_call(run, sites, progress)
     while not run.done:
         _one_round(run, sites, gone, progress)
         report = run.close_round()
         checkpoint.write(out / "checkpoints", plan.digest, run.state)
-        _append(out / "rounds.jsonl", _row(report, run))
+        row = _row(report, run)
+        _append(out / "rounds.jsonl", row)
+        monitor.round_closed(plan, out, row)
         progress.round(report.stage, report.round, len(report.replied), len(plan.sites), closed=True)
     return run
 

@@ -14,6 +14,7 @@ from braing3n_core.bundle import toml_lines
 from braing3n_core.errors import Braing3nError, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import BIN, Process, Say, answers, end_all, environment, free_port, start
+from braing3n_core.journal import journalled
 from privacy.signing import PublicKey
 from server.certificates import refuse_incomplete
 from server.consortium import Consortium
@@ -110,7 +111,7 @@ def serve(consortium: Consortium, host: str, port: int, say: Say) -> NoReturn:
             end_all(left)
         try:
             link.prepare()
-            _keep_running(consortium, link, home, (host, port), log, say)
+            _keep_running(consortium, link, home, (host, port), log, journalled(consortium.folder, say))
         finally:
             for place in (home, link.home):
                 end_all(place)

@@ -15,6 +15,7 @@ import jinja2
 
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
+from braing3n_core.page import script_hash
 from braing3n_core.plan import TrainingPlan
 from server.consortium import Consortium
 from server.finish import Row, read_rounds
@@ -92,10 +93,11 @@ def in_words(found: ConsortiumStatus) -> Iterator[str]:
 
 
 def write_page(consortium: Consortium) -> Path:
-    """<consortium>/status.html: one page that loads nothing from elsewhere and reloads itself."""
-    text = files("server").joinpath("status.html.j2").read_text(encoding="utf-8")
+    """<consortium>/status.html: one page that loads nothing from elsewhere and reloads itself until its reader says stop."""
+    every = int(_BETWEEN_S)
+    text = files("server").joinpath("status.html.j2").read_text(encoding="utf-8").replace("{{ every_s }}", str(every))
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
-    page = template.render(found=status(consortium), every_s=int(_BETWEEN_S), isnan=math.isnan)
+    page = template.render(found=status(consortium), isnan=math.isnan, script_hash=script_hash(text))
     write_atomically(consortium.folder / PAGE, page.encode())
     return consortium.folder / PAGE
 

@@ -38,8 +38,13 @@ def documents(plan: TrainingPlan, edition: Edition, count: int, kind: BidsType) 
         "README.md": readme(plan, edition, count, kind).encode(),
         "LICENSE": _license(plan).encode(),
         "CHANGES": _changes(edition).encode(),
-        ".bidsignore": "".join(f"{name}\n" for name in sorted(IGNORED)).encode(),
+        ".bidsignore": bidsignore(),
     }
+
+
+def bidsignore(*more: str) -> bytes:
+    """What BIDS tools should not look at, and `more` of it."""
+    return "".join(f"{name}\n" for name in sorted((*IGNORED, *more))).encode()
 
 
 def readme(plan: TrainingPlan, edition: Edition, count: int, kind: BidsType) -> str:

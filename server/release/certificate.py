@@ -53,6 +53,7 @@ class Certificate(Frozen):
     unit: Literal["one patient with all scans"] = "one patient with all scans"
     neighbours: Literal["add or remove one patient"] = "add or remove one patient"
     mechanism: Literal["local", "non-private"]
+    generator: bool = False                                  # whether the trained networks are in the release
     epsilon: float | Literal["infinite"]                     # of the site whose patients spent most
     delta: float
     sites: tuple[Account, ...]
@@ -98,6 +99,7 @@ def certificate(known: Known) -> Certificate:
         policy=known.policy,
         images=known.images,
         mechanism=known.plan.privacy.mechanism,
+        generator=known.generator,
         epsilon=epsilon if epsilon < float("inf") else "infinite",
         delta=known.plan.privacy.delta,
         sites=tuple(known.accounts),

@@ -37,6 +37,7 @@ class Known:
     accounts: Sequence[Account]
     gates: Sequence[Gate]
     quality: Sequence[str]                                   # numbers of the quality panel, in words
+    generator: bool = False                                  # whether the trained networks are in the release
 
 
 def statements(known: Known) -> Iterator[tuple[str, str, str]]:
@@ -127,8 +128,8 @@ def _promise(known: Known) -> list[tuple[str, str]]:
         "noise are not hardened",
         "each site adds its own noise before anything leaves it. Trusted: the site itself. Not trusted: the server, "
         "other sites, recipients",
-        "an adversary with any side knowledge who sees every message a site sent and every file here. Weights are not "
-        "in the release",
+        "an adversary with any side knowledge who sees every message a site sent and every file here"
+        f"{', the trained weights among them' if known.generator else '. Weights are not in the release'}",
         f"somebody who thinks it an even chance that a given patient took part can become at most {_percent(sure)} sure; "
         f"a test that wrongly accuses 1 % of others recognises at most {_percent(caught)} of participants",
     ]  # fmt: skip
@@ -150,9 +151,21 @@ def _not_protected(known: Known) -> list[tuple[str, str]]:
         ("Breaches", "theft of the scans themselves, or of a site's computers"),
         ("Figures outside the guarantee", f"{panel}that a round failed at a site; each site's approval of the release"),
         ("Rare anatomy", "a synthetic brain may look unusual or, by chance, like somebody; looking alike is not taking part"),
-        ("Weights", "the generator is not in this release; nothing is said about giving it away"),
+        ("Weights", _weights(known)),
         ("Other units", "scans, visits and physicians as units of their own"),
     ]
+
+
+def _weights(known: Known) -> str:
+    if not known.generator:
+        return "the generator is not in this release; nothing is said about giving it away"
+    said = "the generator is given away too (generator/), a decision of its own in each site's approval. "
+    if known.plan.privacy.mechanism != "local":
+        return f"{said}Nothing is promised about its weights"
+    return (
+        f"{said}Its weights come from a public prior and from what sites sent, so what is promised holds for them and for "
+        "all that is drawn from them; the gates do not: no site votes on what a recipient draws, and nobody looks at it"
+    )
 
 
 def _tests(known: Known) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from braing3n_core.errors import IntegrityError, UsageError
 from braing3n_core.manifest import SIGNATURE
 from braing3n_core.strict_json import parsed
-from privacy.signing import PublicKey, SigningKey
+from privacy.signing import SigningKey
+from server.release.dated_key import DatedKey
 from server.release.revoke import revoke
 from server.release.seal import seal
 from server.release.verify import Verdict, verify
@@ -23,7 +24,7 @@ def sign_release(folder: Path, key: Path, approvals: Sequence[Path], passphrase_
 
 def verify_release(folder: Path, key: Path, revocations: Path | None) -> Verdict:
     """Check a release. Raises IntegrityError with the step that failed."""
-    return verify(folder, PublicKey.load(key), revocations)
+    return verify(folder, DatedKey.load(key), revocations)
 
 
 def revoke_release(folder: Path, key: Path, reason: str, notices: Path, passphrase_file: Path | None) -> str:

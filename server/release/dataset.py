@@ -72,6 +72,7 @@ def write_dataset(
             PLAN_FILE: plan.canonical().encode() + b"\n",
         }
         for name, content in {**described, **(documents or {})}.items():
+            (whole / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(whole / name, content)
         for place, person in enumerate(people):
             _write_person(whole, plan, person, indices[place] if indices else place, volumes[place, 0], kind)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from braing3n_core.errors import IntegrityError
 from braing3n_core.manifest import Digests, content, root
 from braing3n_core.plan import TrainingPlan
+from braing3n_core.released import FOLDER as GENERATOR
 from braing3n_core.strict_json import Value, parsed
 from server.release.certificate import FILE as CERTIFICATE_FILE
 from server.release.certificate import Certificate
@@ -91,6 +92,8 @@ def read_evidence(folder: Path, digests: Digests) -> Evidence:
     stated = Certificate.read(raw(CERTIFICATE_FILE))
     if not stated.policy == policy.digest == gates.get("policy"):
         raise IntegrityError(f"certificate, gates and {POLICY_FILE} do not name one policy; have the release made again")
+    if stated.generator != any(name.startswith(f"{GENERATOR}/") for name in digests):
+        raise IntegrityError(f"certificate and folder disagree on whether {GENERATOR}/ is given away; have it made again")
     names = sorted(_gates(gates))
     if not (names == sorted(GATES) and gates.get("verdict") in VERDICTS):
         raise IntegrityError(f"{GATES_FILE} does not hold the verdict of every gate; have the release made again")

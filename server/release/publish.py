@@ -5,33 +5,32 @@ Nothing publishable is written before every gate is open.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from braing3n_core.data.template import template
 from braing3n_core.errors import WaitingForSites
-from braing3n_core.generate import generate, noise_of
+from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.morphometry import measure
 from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from braing3n_core.released import FOLDER as GENERATOR
 from server.release import gates
 from server.release.accounts import Sealed, account
-from server.release.anatomy import Findings, examine
-from server.release.candidates import Candidate, candidates, chosen
+from server.release.anatomy import examine
+from server.release.bundle import bundle_files
+from server.release.candidates import candidates
+from server.release.card import bidsignore
 from server.release.certificate import FILE, PAGE, certificate, page
 from server.release.certificate_words import Known
-from server.release.cohort import Person
 from server.release.dataset import refuse_to_overwrite, write_dataset
 from server.release.edition import Edition
 from server.release.evidence import GATES_FILE, POLICY_FILE
-from server.release.gates import Gate, Votes
-from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, Sweep
+from server.release.gates import Votes
+from server.release.inputs import Quality, ReleaseInputs, SitePrivacy, Sweep
+from server.release.judge import VENTRICLES, Consortium, is_voted_on, judge
 from server.release.mosaic import hero_png
 from server.release.numbers import metrics_json
 from server.release.policy import Policy
@@ -42,26 +41,7 @@ Progress = Callable[[str, int, int], None]                   # what, done, total
 RELEASE = "release"                                          # the folder's name inside a run
 REPORT = "docs/report.html"
 PICTURE = "cohort.png"                                       # beside it: the first people of the cohort at a glance
-SWEPT = ("age", "ventricles")
 _STEPS = 7                                                   # pictures of one sweep
-_VENTRICLES = "ventricles"
-
-
-class Consortium(Protocol):
-    """What the sites can be asked for once there are candidates."""
-
-    @property
-    def votes(self) -> bool:
-        """Whether the sites can be asked to vote."""
-
-    def vote(self, volumes: Tensor, threshold: float) -> Votes:
-        """Each site's noisy bits on the candidates (c, 1, D, H, W). Charged by the sites."""
-
-    def privacy(self) -> Sequence[SitePrivacy]:
-        """What every site's patients spent, the vote included."""
-
-    def ledgers(self) -> Mapping[str, Sealed]:
-        """The ledgers of the sites that sign them."""
 
 
 @dataclass(frozen=True)
@@ -108,77 +88,46 @@ def publish(
     replace: bool = False,
     progress: Progress | None = None,
     made: Tensor | None = None,
+    with_generator: bool = False,
 ) -> Path:
     """Make `out`/release and return it; the plan, the model, the sites' answers and the arguments decide everything in it.
 
     A picture of the first people, cohort.png, is put beside it. Raises GateBlocked if a gate stays closed, naming it, and
     UsageError if there is a release already and `replace` is not asked for; nothing is written then. `made` are the candidates'
-    volumes (c, 1, D, H, W), if they exist already (server.release.stages).
+    volumes (c, 1, D, H, W), if they exist already (server.release.stages). `with_generator`: the networks too.
     """
     policy, extras, folder = policy or Policy.load(), extras or Extras(), out / RELEASE
     gates.refuse_closed([gates.budget(plan, consortium.privacy())])
     refuse_to_overwrite(folder, replace)
     maker = _Maker(plan, model.eval(), progress)
     # 1. Candidates, and which of them the gates leave.
-    voted = is_voted_on(plan) and consortium.votes
-    pool = candidates(plan.release, plan.variables, policy.rules.copies, voted)
+    pool = candidates(plan.release, plan.variables, policy.rules.copies, is_voted_on(plan) and consortium.votes)
     if made is None:
         made = maker.volumes("generating", [one.person.conditions for one in pool])
-    sieve = _sieved(plan, policy, consortium if voted else None, pool, made)
-    people, volumes = [one.person for one in sieve.people], made[[one.index for one in sieve.people]]
-    # 2. What is measured on them.
-    measured = maker.ventricles(volumes)
-    control = _control(people, measured, extras.control)
-    privacy = consortium.privacy()
-    rules, pairs = policy.rules, (control.requested, control.measured) if control else ((), ())
-    verdicts = [
-        gates.budget(plan, privacy), *sieve.gates, gates.diversity(rules.diversity, volumes, plan.model),
-        gates.condition(rules.condition, *pairs),
-    ]  # fmt: skip
-    gates.refuse_closed(verdicts)
+    judged = judge(plan, policy, consortium, pool, made, extras.control)
+    gates.refuse_closed(judged.gates)
+    people, indices = [one.person for one in judged.people], [one.index for one in judged.people]
+    volumes = made[indices]
+    # 2. What is said about them.
     inputs = ReleaseInputs(
         plan=plan, people=people, volumes=volumes, age_sweep=maker.sweep("age", extras.ranges.get("age")),
-        ventricle_sweep=maker.sweep(_VENTRICLES, extras.ranges.get(_VENTRICLES)), control=control, panel=extras.quality,
-        privacy=privacy, rounds=extras.rounds, provenance=extras.provenance, gates=verdicts, edition=edition,
-        findings=sieve.findings,
+        ventricle_sweep=maker.sweep(VENTRICLES, extras.ranges.get(VENTRICLES)), control=judged.control, panel=extras.quality,
+        privacy=consortium.privacy(), rounds=extras.rounds, provenance=extras.provenance, gates=judged.gates, edition=edition,
+        findings=judged.findings,
     )  # fmt: skip
-    # 3. What is said about them, and the folder.
-    documents = _documents(inputs, policy, consortium.ledgers(), edition)
+    documents = _documents(inputs, policy, consortium.ledgers(), edition, with_generator)
+    if with_generator:
+        documents |= bundle_files(plan, model, edition) | {".bidsignore": bidsignore(f"{GENERATOR}/")}
+    # 3. The folder.
     hero_png(volumes, out / PICTURE, plan.model)
     return write_dataset(
-        folder, plan, edition, people, volumes, indices=[one.index for one in sieve.people], kind=kind,
-        measured={_VENTRICLES: measured}, documents=documents, replace=replace,
+        folder, plan, edition, people, volumes, indices=indices, kind=kind,
+        measured={VENTRICLES: judged.measured}, documents=documents, replace=replace,
     )  # fmt: skip
-
-
-def is_voted_on(plan: TrainingPlan) -> bool:
-    """Whether the plan keeps budget for a vote and has anything to protect."""
-    return plan.privacy.vote_epsilon > 0 and plan.privacy.mechanism == "local"
-
-
-@dataclass(frozen=True)
-class _Sieve:
-    people: list[Candidate]
-    gates: list[Gate]                                        # copies, anatomy
-    findings: list[Findings]                                 # of the people
-
-
-def _sieved(
-    plan: TrainingPlan, policy: Policy, voters: Consortium | None, pool: Sequence[Candidate], made: Tensor
-) -> _Sieve:
-    """Anatomy first, because it is free; then the vote, on all candidates, so that its answer does not depend on the first."""
-    found = [examine(volume, plan.model) for volume in made]
-    plausible, broken = gates.anatomy(policy.rules.anatomy, found)
-    gates.refuse_closed([plausible])
-    votes = voters.vote(made, policy.rules.copies.threshold) if voters else None
-    copies, voted_out = gates.copies(plan, policy, votes, len(pool))
-    gates.refuse_closed([copies])
-    people = chosen(plan.release, pool, {**broken, **voted_out})
-    return _Sieve(people, [copies, plausible], [found[one.index] for one in people])
 
 
 def _documents(
-    inputs: ReleaseInputs, policy: Policy, seals: Mapping[str, Sealed], edition: Edition
+    inputs: ReleaseInputs, policy: Policy, seals: Mapping[str, Sealed], edition: Edition, with_generator: bool
 ) -> dict[str, bytes]:
     """docs/: what was decided and by which rules, what is promised, and all of it for people."""
     plan, spent = inputs.plan, {row.site: row for row in inputs.privacy}
@@ -189,7 +138,7 @@ def _documents(
     ]  # fmt: skip
     quality = [f"{row.name}: {number(row.private, row.unit)} ({row.baseline_name}: {number(row.baseline, row.unit)})"
                for row in inputs.panel]  # fmt: skip
-    known = Known(plan, edition, len(inputs.people), policy.digest, accounts, inputs.gates, quality)
+    known = Known(plan, edition, len(inputs.people), policy.digest, accounts, inputs.gates, quality, with_generator)
     stated = certificate(known)
     return {
         POLICY_FILE: policy.raw,
@@ -215,13 +164,9 @@ class _Maker:
         release, progress = self.plan.release, self.progress
         say = None if progress is None else lambda done, total: progress(what, done, total)
         return generate(
-            self.model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise, progress=say
+            self.model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise, progress=say,
+            batch=batch_for(self.plan.model),
         )
-
-    def ventricles(self, volumes: Tensor) -> list[float]:
-        """Ventricles of each volume, ml."""
-        public, spacing = template(self.plan.model), self.plan.model.spacing_mm
-        return [float(measure(volume, public, spacing).ventricles_ml) for volume in volumes]
 
     def sweep(self, name: str, limits: tuple[float, float] | None) -> Sweep | None:
         """One condition in even steps over the noise of the cohort's first person; None if the plan lacks it."""
@@ -234,7 +179,8 @@ class _Maker:
         noise = noise_of(self.model, self.plan.release.seed, 1).expand(_STEPS, -1, -1)
         volumes = self.volumes(f"{name} sweep", [held | {name: value} for value in values], noise)
         words = f"the noise of image 1; {describe(held, self.plan)}; everything else left free"
-        return Sweep(name, swept.unit, values, volumes, tuple(self.ventricles(volumes)), words)
+        measured = tuple(examine(volume, self.plan.model).ventricles_ml for volume in volumes)
+        return Sweep(name, swept.unit, values, volumes, measured, words)
 
 
 def _held(plan: TrainingPlan, swept: str) -> dict[str, Condition]:
@@ -252,13 +198,3 @@ def _asked(plan: TrainingPlan, variable: Continuous) -> tuple[float, float]:
     edges = [float(edge) for cell in cells for edge in cell]
     low, high = min(edges, default=variable.low), max(edges, default=variable.high)
     return (low, high) if low < high else (variable.low, variable.high)
-
-
-def _control(
-    people: Sequence[Person], measured: Sequence[float], given: tuple[Sequence[float], Sequence[float]] | None
-) -> Control | None:
-    if given is None:
-        pairs = [(person.conditions.get(_VENTRICLES), found) for person, found in zip(people, measured, strict=True)]
-        given = [float(a) for a, _ in pairs if a is not None], [b for a, b in pairs if a is not None]
-    known = [(float(a), float(b)) for a, b in zip(*given, strict=True) if math.isfinite(a) and math.isfinite(b)]
-    return Control(_VENTRICLES, "ml", tuple(a for a, _ in known), tuple(b for _, b in known)) if known else None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +14,7 @@ from markupsafe import Markup
 
 from braing3n_core.data.template import SPACE
 from braing3n_core.models.brain import Condition
+from braing3n_core.page import script_hash
 from braing3n_core.plan import Continuous, TrainingPlan
 from server.release.calibrate import shipped
 from server.release.certificate_words import FALSE_ALARMS
@@ -119,7 +118,7 @@ def render(inputs: ReleaseInputs) -> str:
         ledgers=bars(inputs.privacy),
         groups=subgroups(inputs),
         units={name: v.unit for name, v in variables.items() if isinstance(v, Continuous)},
-        script_hash=_script_hash(),
+        script_hash=script_hash(_TEMPLATE.read_text(encoding="utf-8")),
     )
     if len(page.encode()) > LARGEST_BYTES:
         raise ValueError(f"the report has {len(page.encode())} bytes, at most {LARGEST_BYTES} travel; show fewer volumes")
@@ -271,9 +270,3 @@ def _environment() -> Environment:
     )
     environment.filters |= {"number": number, "short": short, "verdict": verdict, "trusted": Markup}
     return environment
-
-
-def _script_hash() -> str:
-    """What the page's content policy allows to run: its one script, byte by byte."""
-    scripts: Sequence[str] = re.findall(r"<script>(.*?)</script>", _TEMPLATE.read_text(encoding="utf-8"), re.DOTALL)
-    return "sha256-" + base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode("ascii")

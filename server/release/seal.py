@@ -79,6 +79,8 @@ def approved_by(envelope: Envelope, evidence: Evidence) -> str:
         raise IntegrityError(f"what {claimed} signed is not an approval; ask it again")
     if not subject == evidence.content:
         raise IntegrityError(f"the approval of {claimed} is about another release than this one; ask it again")
+    if evidence.certificate.generator and predicate.get("generator") is not True:
+        raise IntegrityError(f"{claimed} approved the images and not that the generator is given away; ask it about that too")
     if not predicate.get("ledger_head") == head:
         raise IntegrityError(f"{claimed} approved another ledger head than the certificate states: one is older; make it again")
     return claimed

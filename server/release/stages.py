@@ -1,33 +1,35 @@
-"""From a finished run to a release in steps that may be days apart: candidates out, the sites' words in, then the folder."""
+"""From a finished run to a release in steps that may be days apart: candidates out, the sites' words in, gates, the folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from braing3n_core.candidate_files import PART, Candidates, part_path, read_candidates, write_part
 from braing3n_core.errors import IntegrityError, PlanRefused, UsageError
-from braing3n_core.generate import generate, noise_of
+from braing3n_core.files import write_atomically
+from braing3n_core.generate import batch_for, generate, noise_of
+from braing3n_core.manifest import SIGNATURE
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import load
-from braing3n_core.strict_json import parsed
-from privacy.signing import PublicKey
 from server.finish import provenance, read_rounds
-from server.release.accounts import Sealed, opened_ledger
+from server.release import gates
 from server.release.candidates import Candidate, candidates
+from server.release.dataset import refuse_to_overwrite
 from server.release.edition import Edition
-from server.release.gates import Votes
-from server.release.inputs import SitePrivacy, site_privacy
+from server.release.gates import Gate
+from server.release.judge import is_voted_on, judge
 from server.release.policy import Policy
-from server.release.publish import Extras, is_voted_on, publish
-from server.release.tables import BidsType
+from server.release.publish import RELEASE, Extras, publish
+from server.release.sent import Sent
+from server.release.tables import BidsType, as_json
 
 FOLDER = "candidates"
+VERDICT = "gates.json"
 Say = Callable[[str], None]
 Prior = Callable[[TrainingPlan], Brain]
 
@@ -36,19 +38,56 @@ def generate_candidates(run: Path, policy: Policy, say: Say, prior: Prior = load
     """Make the candidates of a finished run, part by part; parts that are there already are kept. Returns their folder.
 
     A candidate depends on the plan's seed and its own index alone, so a stopped call goes on where it was, to the same bytes.
+    Memory holds one part, and of that a batch at a time. The folder is its owner's alone: no gate has looked at what is in it.
     """
     plan, model = finished_run(run, prior)
-    pool, folder = _pool(plan, policy), run / FOLDER
-    noise = noise_of(model, plan.release.seed, len(pool))
+    pool, folder, release = _pool(plan, policy), run / FOLDER, plan.release
+    folder.mkdir(mode=0o700, exist_ok=True)
     for first in range(0, len(pool), PART):
         if not part_path(folder, first).exists():
-            part = slice(first, first + PART)
-            rows = [one.person.conditions for one in pool[part]]
-            release = plan.release
-            made = generate(model, rows, release.seed, steps=release.steps, guidance=release.guidance, noise=noise[part])
+            rows = [one.person.conditions for one in pool[first : first + PART]]
+            noise = noise_of(model, release.seed, len(rows), first)
+            made = generate(
+                model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise,
+                batch=batch_for(plan.model),
+            )  # fmt: skip
             write_part(folder, plan.digest, policy.rules.copies.threshold, first, len(pool), made)
             say(f"candidates: {min(first + PART, len(pool))} of {len(pool)}")
     return folder
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What the gates said about candidates that may be released."""
+
+    candidates: int
+    people: int
+    gates: Sequence[Gate]
+
+    def in_words(self) -> str:
+        """For a person."""
+        lines = [f"{gate.name:<10}{'open' if gate.applies else 'nothing to judge'}: {gate.found}" for gate in self.gates]
+        return "\n".join([*lines, f"{self.people} of {self.candidates} candidates may be released"])
+
+
+def gate(run: Path, policy: Policy, votes: Sequence[Path], ledgers: Sequence[Path], prior: Prior = load_prior) -> Passed:
+    """Hold the candidates to the gates and write <run>/gates.json, whatever they say.
+
+    Raises GateBlocked if one stays closed, naming each with what was found, what is allowed and what to do. A folder that was
+    built before, and not signed yet, is removed then: nothing that could be published is left behind.
+    """
+    plan, _ = finished_run(run, prior)
+    made = _made(run, plan, policy)
+    judged = judge(plan, policy, Sent.read(plan, made, votes, ledgers), _pool(plan, policy), made.volumes)
+    verdict = {
+        "verdict": gates.verdict(judged.gates), "plan": plan.digest, "policy": policy.digest, "candidates": made.digest,
+        "people": len(judged.people), "gates": [one.as_json() for one in judged.gates],
+    }  # fmt: skip
+    write_atomically(run / VERDICT, as_json(verdict))
+    if verdict["verdict"] == "FAILED":
+        _remove_unsigned(run / RELEASE)
+    gates.refuse_closed(judged.gates)
+    return Passed(len(made.volumes), len(judged.people), judged.gates)
 
 
 def build(
@@ -59,17 +98,19 @@ def build(
     ledgers: Sequence[Path],
     *,
     kind: BidsType = "derivative",
+    with_generator: bool = False,
     prior: Prior = load_prior,
 ) -> Path:
-    """Gate the candidates with what the sites sent and write <run>/release. Refused as `publish` refuses."""
+    """Gate the candidates again, with what the sites sent, and write <run>/release. Refused as `publish` refuses."""
     plan, model = finished_run(run, prior)
-    made = read_candidates(run / FOLDER)
-    if not (made.plan == plan.digest and made.threshold == policy.rules.copies.threshold):
-        raise PlanRefused("the candidates were made for another plan or policy; remove their folder and generate them again")
-    words = _Words(plan, _seals(plan, ledgers), _votes(plan, votes, made))
+    made = _made(run, plan, policy)
+    words = Sent.read(plan, made, votes, ledgers)
     extras = Extras(rounds=read_rounds(run), provenance=provenance())
     edition = edition or Edition.today(plan.study)
-    return publish(plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes)
+    return publish(
+        plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes,
+        with_generator=with_generator,
+    )  # fmt: skip
 
 
 def finished_run(run: Path, prior: Prior) -> tuple[TrainingPlan, Brain]:
@@ -95,59 +136,19 @@ def bids_type_of(text: str) -> BidsType:
             raise UsageError(f"--bids-type {text}: write derivative or raw")
 
 
-@dataclass(frozen=True)
-class _Words:
-    """What the sites sent as files."""
+def _made(run: Path, plan: TrainingPlan, policy: Policy) -> Candidates:
+    made = read_candidates(run / FOLDER)
+    if not (made.plan == plan.digest and made.threshold == policy.rules.copies.threshold):
+        raise PlanRefused("the candidates were made for another plan or policy; remove their folder and generate them again")
+    return made
 
-    plan: TrainingPlan
-    seals: Mapping[str, Sealed]
-    cast: Votes
-    votes: bool = True
 
-    def vote(self, volumes: Tensor, threshold: float) -> Votes:
-        """As sent."""
-        return self.cast
-
-    def privacy(self) -> Sequence[SitePrivacy]:
-        """From the signed ledgers."""
-        terms = self.plan.privacy
-        opened = {site: opened_ledger(self.plan.digest, site, terms.delta, seal)[1] for site, seal in self.seals.items()}
-        return [site_privacy(site, events, terms.epsilon, terms.delta) for site, events in opened.items()]
-
-    def ledgers(self) -> Mapping[str, Sealed]:
-        """As sent."""
-        return self.seals
+def _remove_unsigned(release: Path) -> None:
+    """What was signed is out of our hands and needs `revoke`; what was not is a mistake waiting to be handed on."""
+    if release.exists() and not (release / SIGNATURE).exists():
+        refuse_to_overwrite(release, replace=True)
+        shutil.rmtree(release)
 
 
 def _pool(plan: TrainingPlan, policy: Policy) -> list[Candidate]:
     return candidates(plan.release, plan.variables, policy.rules.copies, is_voted_on(plan))
-
-
-def _seals(plan: TrainingPlan, paths: Sequence[Path]) -> dict[str, Sealed]:
-    found: dict[str, Sealed] = {}
-    for path in paths:
-        match parsed(_read(path), path.name):
-            case {"site": str(site), "public_key": str(pem), "ledger": dict(envelope)}:
-                found[plan.site(site).name] = Sealed(PublicKey.from_pem(pem.encode()), envelope)
-            case _:
-                raise IntegrityError(f"{path.name} is not a site's signed ledger; ask the site for it")
-    return found
-
-
-def _votes(plan: TrainingPlan, paths: Sequence[Path], made: Candidates) -> Votes:
-    """The bits by site. Bits need no signature: what they cost is in the site's signed ledger."""
-    bits: dict[str, str] = {}
-    for path in paths:
-        match parsed(_read(path), path.name):
-            case {"kind": "vote", "site": str(site), "candidates": str(about), "bits": str(cast)} if about == made.digest:
-                bits[plan.site(site).name] = cast
-            case _:
-                raise IntegrityError(f"{path.name} is not a site's vote on these candidates; ask the site for it")
-    return Votes(bits, plan.privacy.vote_epsilon, made.threshold)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise IntegrityError(f"nothing can be read at {path}; name the file that the site sent") from error

@@ -1,7 +1,7 @@
 """Whether a release is what was signed and says what is true. Offline, with public keys alone; each step is numbered.
 
  1. folder         every entry is a file or a folder; no link
- 2. signature      model.sig is a bundle whose statement the release key signed
+ 2. signature      model.sig is a bundle whose statement the release key signed, and that key has not expired
  3. files          exactly the files of the signed list, byte for byte
  4. sums           SHA256SUMS says the same
  5. documents      plan, policy, gates and certificate are there, one of each, and agree
@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from braing3n_core.errors import Braing3nError, IntegrityError
@@ -37,6 +38,7 @@ from braing3n_core.strict_json import Value, parsed
 from privacy.errors import PrivacyError
 from privacy.signing import PublicKey, opened
 from server.release.certificate import refuse_false
+from server.release.dated_key import DatedKey
 from server.release.evidence import Evidence, read_evidence
 from server.release.seal import BUNDLE, SERIALIZATION, refuse_unapproved
 
@@ -62,13 +64,17 @@ class Verdict:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes), f"verified: {self.release}"])
 
 
-def verify(folder: Path, key: PublicKey, revocations: Path | None = None) -> Verdict:
+def verify(
+    folder: Path, trusted: PublicKey | DatedKey, revocations: Path | None = None, today: date | None = None
+) -> Verdict:
     """Check the release in `folder` against the release key. Raises IntegrityError naming the first step that fails."""
-    verdict = Verdict()
+    verdict, dated = Verdict(), trusted if isinstance(trusted, DatedKey) else DatedKey(trusted)
+    key = dated.key
     with _step(verdict, 1, "folder") as said:
         digests = digests_of(folder)
         said.append(f"{len(digests)} files, no link among them")
     with _step(verdict, 2, "signature") as said:
+        dated.refuse_expired(today or datetime.now(UTC).date())
         listed = _signed_list(_read(folder, SIGNATURE), key)
         said.append(f"by key {key.fingerprint[:16]}")
     with _step(verdict, 3, "files") as said:

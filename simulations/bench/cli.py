@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,3 +60,36 @@ def dp(
 
     rows = steps.bench(steps.stages(model or []), views or [1, 4], patients, rounds, threads, console.note)
     console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(steps.told(rows)))
+
+
+@bench.command()
+def release(
+    out: Annotated[Path, typer.Option(help="Folder for one run of each size.")],
+    volumes: Annotated[list[int] | None, typer.Option(min=1, help="Sizes; none for 100 and 300.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Seconds and memory of each step from a trained model to a signed release: does the cost grow with the count alone?"""
+    from braing3n_core.plan import TrainingPlan
+    from simulations.bench import releasing
+
+    plan = TrainingPlan.load(Path(__file__).parents[1] / "recipes" / "demo.toml")
+    rows = releasing.bench(plan, volumes or [100, 300], out, console.note)
+    console.show(releasing.as_json(rows) if as_json else "\n".join(releasing.told(rows)))
+
+
+@bench.command()
+def server(
+    sites: Annotated[list[int] | None, typer.Option(min=1, help="Numbers of sites; none for 3, 10 and 30.")] = None,
+    megabytes: Annotated[float, typer.Option(min=0.001, help="One update, 10^6 bytes.")] = 16.0,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    median: Annotated[bool, typer.Option("--median", help="Take the median, which holds every update, not the mean.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Memory and time of the server's side of a round as sites become many: it should hold sums, not sites."""
+    from braing3n_core.plan import Aggregate, TrainingPlan
+    from simulations.bench import serving
+
+    plan = TrainingPlan.load(Path(__file__).parents[1] / "recipes" / "smoke.toml")
+    rule = Aggregate(rule="median") if median else None
+    rows = serving.bench(plan, sites or [3, 10, 30], megabytes, rounds, rule, console.note)
+    console.show(serving.as_json(rows) if as_json else "\n".join(serving.told(rows)))

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from privacy.errors import PrivacyError
 from privacy.signing import SigningKey, sealed
 from server.release.accounts import Sealed, opened_ledger
 from server.release.certificate import FILE, Certificate
+from server.release.dated_key import DatedKey
 from server.release.evidence import GATES_FILE, POLICY_FILE, read_evidence
 from server.release.revoke import revoke
 from server.release.seal import SERIALIZATION, seal
@@ -116,6 +118,23 @@ def test_a_key_that_stands_twice_in_one_object(signed: Signed, tmp_path: Path) -
     text = (release / SIGNATURE).read_text()
     (release / SIGNATURE).write_text(text.replace("{", '{"mediaType": "application/x",', 1))
     refused(release, signed, "signature", "'mediaType' stands twice")
+
+
+@pytest.mark.parametrize("last_day", ["2026-11-24", "2020-01-01"])
+def test_an_expired_key(signed: Signed, tmp_path: Path, last_day: str) -> None:
+    (tmp_path / "dated.pub").write_bytes(f"Not after: {last_day}\n".encode() + signed.key.public.pem)
+    trusted = DatedKey.load(tmp_path / "dated.pub")
+    assert verify(signed.release, trusted, today=date.fromisoformat(last_day)).release == "demo-1.0.0"
+    with pytest.raises(IntegrityError, match=rf"^step 2, signature: the key was trusted until {last_day}") as refusal:
+        verify(signed.release, trusted, today=date.fromisoformat(last_day) + timedelta(days=1))
+    assert refusal.value.exit_code == 6
+
+
+@pytest.mark.parametrize("words", ["Not after: soon", "not after:", "Not after: 2030-01-01\nNot after: 2040-01-01"])
+def test_a_key_that_does_not_say_clearly_until_when(signed: Signed, tmp_path: Path, words: str) -> None:
+    (tmp_path / "dated.pub").write_bytes(f"{words}\n".encode() + signed.key.public.pem)
+    with pytest.raises(IntegrityError, match="until when"):
+        DatedKey.load(tmp_path / "dated.pub")
 
 
 # --------------------------------------------------------------------------------------- a dishonest publisher
@@ -338,6 +357,11 @@ def test_the_command_says_the_step_and_ends_with_six(signed: Signed, tmp_path: P
     shutil.rmtree(release / "sub-syn0002")
     bad = admin("verify", release, "--key", signed.public)
     assert bad.returncode == 6
+    expired = tmp_path / "expired.pub"
+    expired.write_bytes(b"Not after: 2001-01-01\n" + signed.public.read_bytes())
+    late = admin("verify", signed.release, "--key", expired)
+    assert (late.returncode, late.stderr.count("\n")) == (6, 1)
+    assert "step 2, signature: the key was trusted until 2001-01-01" in late.stderr
     assert bad.stderr.startswith("braing3n-admin: step 3, files: sub-syn0002/")
     assert bad.stderr.count("\n") == 1
 

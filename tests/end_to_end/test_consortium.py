@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.error
@@ -16,6 +17,7 @@ import pytest
 
 from privacy.ledger import Ledger
 from tests.end_to_end.hospitals import Consortium, command, consortium, processes, wait
+from tests.network import OUTSIDE, cut_network, sent_outside
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PATIENTS, ROUNDS = 6, 2
@@ -24,7 +26,7 @@ PATIENTS, ROUNDS = 6, 2
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """A whole run on real data folders; strangers knocked at the door before."""
-    with consortium(tmp_path_factory.mktemp("consortium")) as made:
+    with cut_network(), consortium(tmp_path_factory.mktemp("consortium")) as made:
         made.begin(PATIENTS, ROUNDS, quorum=3)
         made.serve()
         for name in made.names:
@@ -132,6 +134,13 @@ def test_a_hospital_that_was_removed_is_thrown_out_while_the_server_runs(ended: 
     again = command("braing3n-admin", "start", ended.signed, "--consortium", ended.folder)
     assert again.returncode == 3
     assert "east left the consortium" in again.stderr
+
+
+def test_no_process_of_server_or_hospitals_asked_for_anything_outside(ended: Consortium) -> None:
+    """Of all that ran until here: commands, SuperLink, door, server app, nodes and their workers."""
+    if OUTSIDE not in [name for _, name in socket.if_nameindex()]:
+        pytest.skip("this machine allows no network namespaces, so the network was not cut")
+    assert sent_outside() == 0
 
 
 def test_nothing_is_left_when_everybody_stops(ended: Consortium) -> None:

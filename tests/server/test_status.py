@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from braing3n_core.page import script_hash
 from server import status as module
 from server.conduct import claim
 from server.consortium import Consortium
 from server.lock import held
 from server.status import in_words, status, write_page
+from tests.accessibility import faults, focus_faults
+from tests.chrome import Tab, browser, chrome
 from tests.server.studies import study
 
 PLAN = study()
@@ -84,6 +88,15 @@ def test_an_infinite_epsilon_is_told_as_such(consortium: Consortium) -> None:
     assert "epsilon inf of 8" in "\n".join(in_words(found))
 
 
+def until(tab: Tab, words: str) -> None:
+    """Wait until the page says so; it may be reloading at any instant."""
+    for _ in range(200):
+        with contextlib.suppress(AssertionError):
+            if words in tab.js("new Promise(done => setTimeout(() => done(document.body.innerText), 100))"):
+                return
+    raise AssertionError(f"the page never said {words!r}")
+
+
 class Page(HTMLParser):
     """What a page loads, how often it reloads, and its budget bars."""
 
@@ -100,14 +113,16 @@ class Page(HTMLParser):
             self.bars.append(float(str(given["value"])))
 
 
-def test_the_page_reloads_itself_loads_nothing_and_runs_nothing(consortium: Consortium) -> None:
+def test_the_page_reloads_itself_loads_nothing_and_runs_only_its_own_script(consortium: Consortium) -> None:
     wrote(consortium, row(1, refused={"south": "<script>alert(1)</script>"}))
     text = write_page(consortium).read_text()
     page = Page()
     page.feed(text)
     assert (page.loads, page.reloads, page.bars) == ([], "5", [0.0625] * 3)
-    assert "<script" not in text
+    assert text.count("<script>") == 1
+    assert "alert(1)</script>" not in text
     assert "default-src 'none'" in text
+    assert script_hash(text) in text, "its own script and no other"
     assert "1 of 3 rounds" in text
 
 
@@ -124,6 +139,32 @@ def test_watching_renews_page_and_words(consortium: Consortium, monkeypatch: pyt
         module.watch(consortium, said.append)
     assert (consortium.folder / "status.html").exists()
     assert all("smoke" in text for text in said)
+
+
+@browser
+@pytest.mark.slow
+def test_in_a_browser_the_page_follows_the_run_until_its_reader_says_stop(
+    consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BETWEEN_S", 1.0)
+    wrote(consortium, row(1))
+    page = write_page(consortium)
+    with chrome(tmp_path / "profile") as tab:
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            tab.open(page, width, scheme=scheme)
+            assert faults(tab) == []
+        assert focus_faults(tab, 20) == []
+        wrote(consortium, row(1), row(2))
+        write_page(consortium)
+        until(tab, "2 of 3 rounds")                          # nobody reloaded it
+        tab.js("document.getElementById('pause').click()")
+        wrote(consortium, row(1), row(2), row(1, stage="generator"))
+        write_page(consortium)
+        assert tab.js("new Promise(done => setTimeout(() => done(document.body.innerText), 3000))").count("3 of 3 rounds") == 0
+        tab.js("document.getElementById('pause').click()")
+        until(tab, "3 of 3 rounds")
+        assert tab.said == []
+        assert all(address.startswith("file:") for address in tab.asked)
 
 
 @pytest.mark.slow

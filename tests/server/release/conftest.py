@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital, TrainingPlan
 from braing3n_core.prior import load_prior
 from privacy.signing import SigningKey
+from server.release.cohort import draw
+from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, StagePrivacy, Sweep
 from server.release.publish import publish
 from server.release.seal import seal
 from tests.server.release.hospitals import EDITION, Hospitals
@@ -63,6 +67,10 @@ note = "phantoms <b>only</b>"
 """
 
 
+ROW = Quality("Reconstruction", "dB", "higher", "public mean volume", 24.6, 27.2, 28.1, 28.9)
+SITE = SitePrivacy("site-a", 5.4, 8.0, 1e-4, 6.2, (StagePrivacy("decoder", 3.2, 0.2, 16),))
+
+
 @pytest.fixture(scope="session")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
     path: Path = tmp_path_factory.mktemp("plan") / "plan.toml"
@@ -104,3 +112,20 @@ def signed(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Si
     seal(release, key, hospitals.approvals(release))
     (out / "release.pub").write_bytes(key.public.pem)
     return Signed(release, voting, hospitals, key)
+
+
+@pytest.fixture(scope="session")
+def inputs(plan: TrainingPlan, volumes: Tensor) -> ReleaseInputs:
+    return ReleaseInputs(
+        plan=plan,
+        people=draw(plan.release, plan.variables),
+        volumes=volumes,
+        age_sweep=Sweep("age", "year", (20.0, 50.0, 80.0), volumes[:3], (30.0, 36.0, 44.0), "noise, sex F"),
+        ventricle_sweep=Sweep("ventricles", "ml", (20.0, 60.0), volumes[:2], (22.0, 55.0), "noise, age 60"),
+        control=Control("ventricles", "ml", (20.0, 30.0, 40.0, 50.0), (24.0, 29.0, 41.0, 44.0)),
+        panel=(ROW, Quality("Diversity", "", "closer", "real pairs", 0.62, None, math.nan, None, "the arm was <i>off</i>")),
+        privacy=(SITE, dataclasses.replace(SITE, site="site-b", epsilon=4.0)),
+        rounds=({"stage": "decoder", "round": 1, "epsilon": {"site-a": 2.0, "site-b": 1.0}},
+                {"stage": "generator", "round": 1, "epsilon": {"site-a": 5.4, "site-b": 4.0}}),
+        provenance={"Command": "braing3n-sim run demo.toml --note 'see https://example.org & <img src=//evil>'"},
+    )

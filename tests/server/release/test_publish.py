@@ -14,6 +14,7 @@ from braing3n_core.errors import GateBlocked, UsageError
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
+from server.release import judge as judging
 from server.release import publish as publishing
 from server.release.cohort import draw
 from server.release.gates import budget
@@ -120,10 +121,10 @@ def test_an_overspent_budget_blocks_before_anything_is_made(
 
 
 def test_a_volume_without_a_measure_is_no_dot_in_the_chart() -> None:
-    control = publishing._control([], [], ([30.0, 40.0, math.nan, 50.0], [31.0, math.nan, 42.0, 49.0]))
+    control = judging._control([], [], ([30.0, 40.0, math.nan, 50.0], [31.0, math.nan, 42.0, 49.0]))
     assert control
     assert (control.requested, control.measured) == ((30.0, 50.0), (31.0, 49.0))
-    assert publishing._control([], [], None) is None
+    assert judging._control([], [], None) is None
 
 
 def test_a_rehearsal_without_privacy_is_not_blocked_but_says_so(quick: TrainingPlan) -> None:

@@ -8,7 +8,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from torch import Tensor
 
 from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
@@ -16,43 +15,19 @@ from privacy.accountant import epsilon
 from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian
 from server.release.anatomy import examine
 from server.release.charts import bars
-from server.release.cohort import draw
 from server.release.gates import Gate
 from server.release.numbers import subgroups
 from server.release.report import (
-    Control,
-    Quality,
     ReleaseInputs,
-    SitePrivacy,
     StagePrivacy,
-    Sweep,
     meaning,
     number,
     render,
     site_privacy,
     verdict,
 )
+from tests.server.release.conftest import ROW, SITE
 from tests.server.release.hospitals import EDITION
-
-ROW = Quality("Reconstruction", "dB", "higher", "public mean volume", 24.6, 27.2, 28.1, 28.9)
-SITE = SitePrivacy("site-a", 5.4, 8.0, 1e-4, 6.2, (StagePrivacy("decoder", 3.2, 0.2, 16),))
-
-
-@pytest.fixture(scope="module")
-def inputs(plan: TrainingPlan, volumes: Tensor) -> ReleaseInputs:
-    return ReleaseInputs(
-        plan=plan,
-        people=draw(plan.release, plan.variables),
-        volumes=volumes,
-        age_sweep=Sweep("age", "year", (20.0, 50.0, 80.0), volumes[:3], (30.0, 36.0, 44.0), "noise, sex F"),
-        ventricle_sweep=Sweep("ventricles", "ml", (20.0, 60.0), volumes[:2], (22.0, 55.0), "noise, age 60"),
-        control=Control("ventricles", "ml", (20.0, 30.0, 40.0, 50.0), (24.0, 29.0, 41.0, 44.0)),
-        panel=(ROW, Quality("Diversity", "", "closer", "real pairs", 0.62, None, math.nan, None, "the arm was <i>off</i>")),
-        privacy=(SITE, dataclasses.replace(SITE, site="site-b", epsilon=4.0)),
-        rounds=({"stage": "decoder", "round": 1, "epsilon": {"site-a": 2.0, "site-b": 1.0}},
-                {"stage": "generator", "round": 1, "epsilon": {"site-a": 5.4, "site-b": 4.0}}),
-        provenance={"Command": "braing3n-sim run demo.toml --note 'see https://example.org & <img src=//evil>'"},
-    )
 
 
 @pytest.fixture(scope="module")

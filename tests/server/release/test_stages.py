@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from privacy.signing import SigningKey
 from server.release import stages
 from server.release.policy import Policy
 from server.release.seal import seal
-from server.release.stages import build, generate_candidates
+from server.release.stages import build, gate, generate_candidates
 from server.release.verify import verify
 from tests.server.release.hospitals import Hospitals, folder_of
 
 POLICY = Policy.load()
+STRICT = Policy.read(POLICY.raw.replace(b"most_similar = 0.97", b"most_similar = 0.01"))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,53 @@ def test_a_vote_on_other_candidates_or_a_missing_one_stops_the_build(
     looser = Policy.read(POLICY.raw.replace(b"threshold = 0.88", b"threshold = 0.99"))
     with pytest.raises(PlanRefused, match="another plan or policy"):
         build(run, looser, None, votes, ledgers)
+
+
+def test_the_gates_say_what_they_found_and_change_nothing_else(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]]
+) -> None:
+    before = {path for path in run.rglob("*") if path.name != "gates.json"}
+    passed = gate(run, POLICY, *words[1:])
+    assert (passed.candidates, passed.people) == (14, 6)
+    assert "6 of 14 candidates may be released" in passed.in_words()
+    written = json.loads((run / "gates.json").read_text())
+    assert {row["name"] for row in written["gates"]} == {"budget", "copies", "anatomy", "diversity", "condition"}
+    assert written["policy"] == POLICY.digest
+    assert {path for path in run.rglob("*") if path.name != "gates.json"} == before
+
+
+def test_a_closed_gate_leaves_nothing_that_could_be_published(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
+) -> None:
+    _, votes, ledgers = words
+    here = tmp_path / "run"
+    shutil.copytree(run, here, ignore=shutil.ignore_patterns("release"))
+    release = build(here, POLICY, None, votes, ledgers)
+    with pytest.raises(GateBlocked, match=r"diversity: most similar pair .*, allowed .* 0.01.*: train longer") as no:
+        gate(here, STRICT, votes, ledgers)
+    assert no.value.exit_code == 4
+    assert not release.exists(), "it was built, not signed, and is not to be"
+    assert json.loads((here / "gates.json").read_text())["verdict"] == "FAILED"
+    with pytest.raises(GateBlocked):
+        build(here, STRICT, None, votes, ledgers)
+    assert not release.exists()
+    assert not [path for path in here.iterdir() if path.name.startswith(".")], "no half-made folder either"
+
+
+def test_what_was_signed_is_withdrawn_by_a_notice_and_never_by_a_gate(
+    run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
+) -> None:
+    here = tmp_path / "run"
+    shutil.copytree(run, here)
+    (here / "release").mkdir(exist_ok=True)
+    (here / "release" / "model.sig").write_text("{}")
+    with pytest.raises(GateBlocked):
+        gate(here, STRICT, *words[1:])
+    assert (here / "release" / "model.sig").exists()
+
+
+def test_candidates_are_their_owner_s_alone(run: Path) -> None:
+    assert (run / "candidates").stat().st_mode & 0o077 == 0
 
 
 def test_what_nobody_looked_at_is_never_approved(

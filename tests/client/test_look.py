@@ -1,0 +1,181 @@
+"""What a site looks at before it approves: the form holds nothing of a patient, the neighbours stay at the site."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from braing3n_core.data.cohort import Cohort, Patient, Scan
+from braing3n_core.data.phantom import phantoms
+from braing3n_core.data.template import template
+from braing3n_core.data.volume import write_volume
+from braing3n_core.errors import DataRefused, IntegrityError, UsageError
+from braing3n_core.manifest import content, digests_of, root
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import Hospital
+from client.look import Release, nearest, write_neighbour_page, write_rating_page
+from client.rating import ARTEFACTS, RATINGS, ImageRating, OutputCheck
+from client.release import check_of
+from tests.accessibility import faults
+from tests.chrome import browser, chrome
+from tests.client.studies import study
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def volumes() -> Tensor:
+    return torch.stack([volume for volume, _ in phantoms(TINY, 5, 11, Hospital(name="x"))])
+
+
+@pytest.fixture(scope="module")
+def folder(volumes: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of a release; the second is a patient's own scan."""
+    out = tmp_path_factory.mktemp("look") / "release"
+    (out / "docs").mkdir(parents=True)
+    (out / "docs" / "plan.json").write_text(study().canonical())
+    (out / "docs" / "policy.toml").write_text("[copies]\nthreshold = 0.88\n")
+    for number, place in enumerate((3, 0, 4), start=1):
+        path = out / f"sub-syn{number:04d}" / "anat" / f"sub-syn{number:04d}_desc-synthetic_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        write_volume(path, volumes[place, 0].numpy(), template(TINY).affine)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cohort(volumes: Tensor) -> Cohort:
+    people = [Patient(f"sub-secret{i}", (Scan(volumes[i], {}),), held_out=i == 1) for i in range(3)]
+    return Cohort(tuple(people), ())
+
+
+def test_a_copy_comes_first_and_beside_whose_scan_it_is(folder: Path, cohort: Cohort) -> None:
+    pairs = nearest(Release.read(folder), cohort)
+    assert (pairs[0].image, pairs[0].patient) == ("sub-syn0002", "sub-secret0")
+    assert pairs[0].alike > 0.99
+    assert len(pairs) == 3
+    assert all(pair.alike < 0.88 for pair in pairs[1:])
+
+
+def test_neighbours_are_for_their_owner_alone_and_say_so(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    release = Release.read(folder)
+    page = write_neighbour_page(release, nearest(release, cohort), "north", tmp_path / "pages")
+    text = page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
+    assert "NOT FOR RELEASE" in text
+    assert "sub-secret0" in text
+    assert text.count('class="pair above"') == 1
+    assert "<script" not in text
+
+
+def test_the_form_is_made_of_released_images_alone(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    text = write_rating_page(Release.read(folder), tmp_path, 24).read_text()
+    assert text.count("<fieldset") == 3
+    assert "secret" not in text
+    for other in tmp_path.iterdir():
+        assert stat.S_IMODE(other.stat().st_mode) == 0o600
+
+
+def test_nobody_picks_which_images_are_rated(folder: Path) -> None:
+    release = Release.read(folder)
+    assert release.sample(24) == [0, 1, 2]
+    assert release.sample(2) == release.sample(2)
+    assert len(set(release.sample(2))) == 2
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda out: (out / "docs" / "plan.json").write_text("{}"), lambda out: (out / "docs" / "policy.toml").write_text("a = 1"),
+    lambda out: (out / "docs" / "plan.json").unlink(),
+])
+def test_a_folder_that_is_no_release_is_not_looked_at(folder: Path, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("plan.json", "policy.toml"):
+        (tmp_path / "docs" / name).write_bytes((folder / "docs" / name).read_bytes())
+    with pytest.raises(IntegrityError, match="no images"):
+        Release.read(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(IntegrityError, match="no plan and policy"):
+        Release.read(tmp_path)
+
+
+def form(folder: Path, **changes: object) -> dict[str, object]:
+    images = [{"image": f"sub-syn{n:04d}", "rating": "acceptable", "artefacts": ["blur"]} for n in (1, 2, 3)]
+    found = {"kind": "output-check", "release": root(content(digests_of(folder))), "role": "radiologist", "images": images}
+    return found | {"comment": "", "minutes": 4.5} | changes
+
+
+def test_ratings_become_what_is_signed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "form.json").write_text(json.dumps(form(folder)))
+    check = check_of(folder, tmp_path / "form.json", "", 0, "", "")
+    assert (check.role, check.looked_at, check.rating, check.minutes) == ("radiologist", 3, "acceptable", 4.5)
+    assert check.images[0] == {"image": "sub-syn0001", "rating": "acceptable", "artefacts": ["blur"]}
+
+
+def test_one_bad_image_is_enough_for_nothing_to_be_signed(folder: Path, tmp_path: Path) -> None:
+    images = [{"image": "sub-syn0001", "rating": "excellent"}, {"image": "sub-syn0002", "rating": "poor"}]
+    (tmp_path / "form.json").write_text(json.dumps(form(folder, images=images)))
+    check = check_of(folder, tmp_path / "form.json", "", 0, "", "")
+    assert check.rating == "1 of 2 images are not acceptable, first sub-syn0002"
+
+
+@pytest.mark.parametrize("changes", [
+    {"release": "0" * 64}, {"images": []}, {"images": [{"image": "sub-01", "rating": "acceptable"}]}, {"minutes": -1},
+    {"images": [{"image": "sub-syn0001", "rating": "looks like Mr. Miller"}]}, {"likeness": 0.97}, {"kind": "approval"},
+    {"images": 2 * [{"image": "sub-syn0001", "rating": "acceptable"}]},
+    {"images": [{"image": "sub-syn0001", "rating": "acceptable", "artefacts": ["a patient"]}]},
+])
+def test_a_form_that_says_anything_else_is_refused(folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    (tmp_path / "form.json").write_text(json.dumps(form(folder, **changes)))
+    with pytest.raises(DataRefused):
+        check_of(folder, tmp_path / "form.json", "", 0, "", "")
+
+
+def test_nobody_is_said_to_have_looked_twice_or_not_at_all(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "form.json").write_text(json.dumps(form(folder)))
+    for words in ((tmp_path / "form.json", "me", 3, "acceptable", ""), (None, "", 3, "acceptable", "")):
+        with pytest.raises(UsageError):
+            check_of(folder, *words)
+    with pytest.raises(DataRefused, match="no ratings can be read"):
+        OutputCheck.read(tmp_path / "absent.json")
+
+
+def test_form_and_type_know_the_same_words() -> None:
+    fields = ImageRating.model_json_schema()["properties"]
+    assert tuple(fields["rating"]["enum"]) == RATINGS
+    assert tuple(fields["artefacts"]["items"]["enum"]) == ARTEFACTS
+
+
+@browser
+@pytest.mark.slow
+def test_in_a_browser_the_form_saves_what_the_command_reads(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    release = Release.read(folder)
+    rate = write_rating_page(release, tmp_path, 24)
+    neighbours = write_neighbour_page(release, nearest(release, cohort), "north", tmp_path)
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    with chrome(tmp_path / "profile") as tab:
+        tab.call("Browser.setDownloadBehavior", browser=True, behavior="allow", downloadPath=str(saved))
+        for page in (neighbours, rate):
+            for width in (390, 1280):
+                tab.open(page, width)
+                assert faults(tab) == []
+        tab.js("document.querySelector('button').click()")
+        assert tab.js("document.getElementById('said').textContent") == "", "nothing is saved before every image is rated"
+        tab.js("document.getElementById('role').value = 'radiologist'")
+        tab.js("document.querySelectorAll('input[value=acceptable]').forEach(box => box.click())")
+        tab.js("document.querySelector('input[value=blur]').click()")
+        tab.js("document.querySelector('button').click()")
+        assert tab.js("document.getElementById('said').textContent").startswith("Saved")
+        for _ in range(200):
+            if list(saved.glob("output-check.json")):
+                break
+            tab.js("new Promise(done => setTimeout(done, 50))")
+        assert tab.said == []
+    check = check_of(folder, saved / "output-check.json", "", 0, "", "")
+    assert (check.looked_at, check.rating, check.images[0]["artefacts"]) == (3, "acceptable", ["blur"])
