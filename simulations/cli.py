@@ -90,6 +90,18 @@ def run(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of finished runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Finished runs side by side: epsilon spent, and every quality number."""
+    from simulations import compare as comparing
+
+    found = comparing.read(runs)
+    console.show(console.for_programs(found) if as_json else "\n".join(comparing.told(found)))
+
+
+@app.command()
 def prior(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/prior_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],
