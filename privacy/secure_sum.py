@@ -9,7 +9,8 @@ in shares (Agarwal, Kairouz, Liu, arXiv 2110.04995):
  4. For a site whose numbers arrived the others give their shares of its SEED; for one that dropped out, of its mask KEY.
 
 What a site gives for another one is one or the other, never both, and once a round. With both, its vector would be bare; the
-threshold makes two groups that are told different things too small for that (`Terms`). No network here.
+threshold makes two groups that are told different things too small for that (`Terms`). No network here; a site's side can be
+kept on disk between two steps (`Summand.saved`), so that each step may be taken by a process of its own.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from privacy import shamir
-from privacy.errors import MechanismRefused
+from privacy.errors import MechanismRefused, SumRefused
 from privacy.events import SecureSummed
 from privacy.integer_noise import rounded_bound, skellam, whole_numbers
 from privacy.masking import KEY_BYTES, AgreementKey, mask, opened_letter, sealed_letter
 from privacy.mechanism import Bounded
 from privacy.randomness import SecretNoise
-from privacy.signing import Envelope, PublicKey, SigningKey, opened, sealed
+from privacy.signing import Envelope, PublicKey, SigningKey, opened, sealed, unverified
 
 PAYLOAD_TYPE: Final = "application/vnd.braing3n.secure-sum-keys+json"
 _MODULUS: Final = 1 << 32
@@ -86,11 +87,12 @@ class Terms:
 
     def event(self, stage: str, sample_rate: float, steps: int = 1) -> SecureSummed:
         """What the sum costs a patient of any site."""
-        return SecureSummed(stage, self.noise_variance, self.whole_l2_bound, self.size, sample_rate, steps)
+        shares = self.threshold - self.colluding
+        return SecureSummed(stage, self.noise_variance, self.whole_l2_bound, self.size, sample_rate, steps, shares)
 
     def local_event(self, stage: str, sample_rate: float, steps: int = 1) -> SecureSummed:
         """What it would cost a patient if every other site and the server worked together: the local fallback."""
-        return SecureSummed(stage, self.share_variance, self.whole_l2_bound, self.size, sample_rate, steps)
+        return self.event(stage, sample_rate, steps).alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ class Noisy:
     values: np.ndarray
 
 
-def noisy_sum(contributions: Sequence[Bounded], terms: Terms) -> Noisy:
+def noisy_sum(contributions: Iterable[Bounded], terms: Terms) -> Noisy:
     """A site's sum over its patients of one step, each clipped to terms.l2_bound, with its share of the noise.
 
     No patients give pure noise. A contribution with another bound than the terms' is refused.
@@ -125,20 +127,40 @@ class Revealed:
 class Summand:
     """One site in one secure sum. Each step once and in order; a second call of a step is refused."""
 
-    def __init__(self, name: str, terms: Terms, identity: SigningKey, roster: Mapping[str, PublicKey]) -> None:
+    def __init__(self, name: str, terms: Terms, roster: Mapping[str, PublicKey]) -> None:
         if not (name in terms.sites and set(terms.sites) <= set(roster)):
             raise MechanismRefused("this site is not among the sites of the sum, or one of them has no known key")
-        self._name, self._terms, self._identity, self._roster = name, terms, identity, roster
+        self._name, self._terms, self._roster = name, terms, roster
         self._letters, self._masks, self._seed = AgreementKey(), AgreementKey(), os.urandom(KEY_BYTES)
         self._keys: dict[str, tuple[bytes, bytes]] = {}      # site -> its public keys for letters and for masks
         self._held: dict[str, tuple[int, int]] = {}          # site -> shares of its seed and of its mask key
         self._step = 0
 
-    def advertise(self) -> Envelope:
+    def saved(self) -> dict[str, object]:
+        """Everything but terms and roster, as JSON objects. Secrets are among it: for the site's own disk alone."""
+        return {
+            "step": self._step,
+            "secrets": [self._letters.secret.hex(), self._masks.secret.hex(), self._seed.hex()],
+            "keys": {site: [key.hex() for key in keys] for site, keys in self._keys.items()},
+            "held": {site: [hex(share) for share in shares] for site, shares in self._held.items()},
+        }
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], name: str, terms: Terms, roster: Mapping[str, PublicKey]) -> Summand:
+        """The site as it was when it was saved, for the same terms. Law: what it does next is what it would have done."""
+        summand = cls(name, terms, roster)
+        letters, masks, summand._seed = (bytes.fromhex(text) for text in saved["secrets"])
+        summand._letters, summand._masks = AgreementKey(letters), AgreementKey(masks)
+        summand._keys = {site: (bytes.fromhex(one), bytes.fromhex(two)) for site, (one, two) in saved["keys"].items()}
+        summand._held = {site: (int(one, 16), int(two, 16)) for site, (one, two) in saved["held"].items()}
+        summand._step = saved["step"]
+        return summand
+
+    def advertise(self, identity: SigningKey) -> Envelope:
         """Step 1: this round's public keys, signed with the site's own key."""
         self._take(0)
         keys = {"site": self._name, "context": self._terms.context, "letters": self._letters.public.hex()}
-        return sealed(PAYLOAD_TYPE, json.dumps(keys | {"masks": self._masks.public.hex()}).encode(), [self._identity])
+        return sealed(PAYLOAD_TYPE, json.dumps(keys | {"masks": self._masks.public.hex()}).encode(), [identity])
 
     def share(self, advertised: Mapping[str, Envelope]) -> dict[str, bytes]:
         """Step 2: a sealed letter for each other site that advertised. Refuses a key that its site did not sign."""
@@ -158,7 +180,7 @@ class Summand:
         for site, letter in letters.items():
             self._held[site] = self._open(site, letter)
         if not numbers.values.shape == (self._terms.size,):
-            raise MechanismRefused("the numbers have another size than was agreed")
+            raise SumRefused("the numbers have another size than was agreed")
         hidden = numbers.values.astype("<u4") + mask(self._seed, self._terms.size)      # wraps around, modulo 2^32
         for site in letters:
             hidden += _signed(self._name, site, mask(self._pair(site), self._terms.size))
@@ -169,18 +191,18 @@ class Summand:
         self._take(3)
         self._enough(arrived)
         if not (set(arrived) <= set(self._held) and self._name in arrived):
-            raise MechanismRefused("a site cannot have arrived that sent no letters, and this one did")
+            raise SumRefused("a site cannot have arrived that sent no letters, and this one did")
         seeds = {site: held[0] for site, held in self._held.items() if site in arrived}
         return Revealed(seeds, {site: held[1] for site, held in self._held.items() if site not in arrived})
 
     def _take(self, step: int) -> None:
         if not self._step == step:
-            raise MechanismRefused(f"step {step + 1} of a secure sum is taken once and in order; start a new sum")
+            raise SumRefused(f"step {step + 1} of a secure sum is taken once and in order; start a new sum")
         self._step += 1
 
     def _enough(self, sites: Collection[str]) -> None:
         if not (set(sites) <= set(self._terms.sites) and self._name in sites and len(set(sites)) >= self._terms.threshold):
-            raise MechanismRefused(f"fewer than {self._terms.threshold} sites are left; drop the round")
+            raise SumRefused(f"fewer than {self._terms.threshold} sites are left; drop the round")
 
     def _pair(self, site: str) -> bytes:
         return self._masks.agreed(self._keys[site][1], pair_context(self._terms, self._name, site))
@@ -191,7 +213,7 @@ class Summand:
 
     def _open(self, site: str, letter: bytes) -> tuple[int, int]:
         if site not in self._keys or site == self._name:
-            raise MechanismRefused("a letter came from a site that advertised no key; drop the round")
+            raise SumRefused("a letter came from a site that advertised no key; drop the round")
         text = opened_letter(self._channel(site), letter, f"{site}>{self._name}")
         return int.from_bytes(text[: shamir.SHARE_BYTES]), int.from_bytes(text[shamir.SHARE_BYTES :])
 
@@ -201,38 +223,40 @@ class Summand:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What the server has when it adds up: everything it ever sees of the sites."""
+    """What the server has when it opens a sum: all that it needs of the sites, however many they are."""
 
     terms: Terms
     advertised: Mapping[str, Envelope]                       # of the sites that sent letters
-    masked: Mapping[str, np.ndarray]                         # by site that stayed
+    sites: Collection[str]                                   # whose numbers arrived
+    summed: np.ndarray                                       # (size,) uint32: those numbers added up, modulo 2^32
     revealed: Mapping[str, Revealed]                         # by site that helped at the end
 
-    def total(self, roster: Mapping[str, PublicKey]) -> np.ndarray:
-        """(size,) int64: the noisy sum over the sites that stayed.
+    def total(self) -> np.ndarray:
+        """(size,) int64: the noisy sum over the sites that arrived.
 
-        Law: equal to the plain sum of their `Noisy` values. Raises MechanismRefused if too few sites helped.
+        Law: equal to the plain sum of their `Noisy` values. Raises SumRefused if too few sites helped. Sites verify each
+        other's keys; who opens the sum relies on none of them, a false one gives a false sum and no secret.
         """
         if not len(self.revealed) >= self.terms.threshold:
-            raise MechanismRefused(f"{len(self.revealed)} of {self.terms.threshold} sites helped to unmask; drop the round")
-        total = np.zeros(self.terms.size, dtype="<u4")
-        for site, values in self.masked.items():
+            raise SumRefused(f"{len(self.revealed)} of {self.terms.threshold} sites helped to unmask; drop the round")
+        total = self.summed.astype("<u4")
+        for site in self.sites:
             seed = self._joined({helper: found.seeds.get(site) for helper, found in self.revealed.items()})
-            total += values - mask(seed, self.terms.size)
-        for gone in sorted(set(self.advertised) - set(self.masked)):
+            total -= mask(seed, self.terms.size)
+        for gone in sorted(set(self.advertised) - set(self.sites)):
             secret = self._joined({helper: found.keys.get(gone) for helper, found in self.revealed.items()})
-            for site in self.masked:
-                total -= _signed(site, gone, self._pair_mask(secret, gone, site, roster))
+            for site in self.sites:
+                total -= _signed(site, gone, self._pair_mask(secret, gone, site))
         return np.asarray(total.view("<i4").astype(np.int64))
 
-    def _pair_mask(self, secret: bytes, gone: str, site: str, roster: Mapping[str, PublicKey]) -> np.ndarray:
-        public = read_keys(self.advertised[site], site, self.terms, roster[site])[1]
+    def _pair_mask(self, secret: bytes, gone: str, site: str) -> np.ndarray:
+        public = keys_in(unverified(self.advertised[site]), site, self.terms)[1]
         return mask(AgreementKey(secret).agreed(public, pair_context(self.terms, gone, site)), self.terms.size)
 
     def _joined(self, shares: Mapping[str, int | None]) -> bytes:
         found = {self._places[helper]: share for helper, share in shares.items() if share is not None}
         if not len(found) >= self.terms.threshold:
-            raise MechanismRefused("too few sites gave their share of one secret; drop the round")
+            raise SumRefused("too few sites gave their share of one secret; drop the round")
         return shamir.join(found, KEY_BYTES)
 
     @cached_property
@@ -241,12 +265,20 @@ class Arrived:
 
 
 def read_keys(envelope: Envelope, site: str, terms: Terms, signer: PublicKey) -> tuple[bytes, bytes]:
-    """Public keys for letters and for masks that `site` signed for these terms. Raises SignatureRefused or MechanismRefused."""
-    match json.loads(opened(envelope, PAYLOAD_TYPE, [signer])):
-        case {"site": str(name), "context": str(context), "letters": str(letters), "masks": str(masks)}:
-            if (name, context) == (site, terms.context):
-                return bytes.fromhex(letters), bytes.fromhex(masks)
-    raise MechanismRefused("a site signed its keys for another round; drop the round")
+    """Public keys for letters and for masks that `site` signed for these terms. Raises SignatureRefused or SumRefused."""
+    return keys_in(opened(envelope, PAYLOAD_TYPE, [signer]), site, terms)
+
+
+def keys_in(payload: bytes, site: str, terms: Terms) -> tuple[bytes, bytes]:
+    """The two keys in what `site` signed for these terms. Raises SumRefused if it signed something else."""
+    try:
+        match json.loads(payload):
+            case {"site": str(name), "context": str(context), "letters": str(letters), "masks": str(masks)}:
+                if (name, context) == (site, terms.context):
+                    return bytes.fromhex(letters), bytes.fromhex(masks)
+    except ValueError as error:
+        raise SumRefused("a site signed what are no keys; drop the round") from error
+    raise SumRefused("a site signed its keys for another round; drop the round")
 
 
 def pair_context(terms: Terms, one: str, other: str) -> str:
