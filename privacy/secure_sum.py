@@ -173,22 +173,25 @@ class Summand:
         self._held[self._name] = held[self._name]
         return {site: self._seal(site, held[site]) for site in self._keys if site != self._name}
 
-    def masked(self, numbers: Noisy, letters: Mapping[str, bytes]) -> np.ndarray:
-        """Step 3: (size,) uint32, uniform to everybody who lacks this site's masks. `letters` by the site that sent them."""
+    def receive(self, letters: Mapping[str, bytes]) -> None:
+        """Step 3, before anything is paid for: the letters to this site, by the site that sent them."""
         self._take(2)
         self._enough({*letters, self._name})
-        for site, letter in letters.items():
-            self._held[site] = self._open(site, letter)
+        self._held |= {site: self._open(site, letter) for site, letter in letters.items()}
+
+    def masked(self, numbers: Noisy) -> np.ndarray:
+        """Step 3: (size,) uint32, uniform to everybody who lacks this site's masks."""
+        self._take(3)
         if not numbers.values.shape == (self._terms.size,):
             raise SumRefused("the numbers have another size than was agreed")
         hidden = numbers.values.astype("<u4") + mask(self._seed, self._terms.size)      # wraps around, modulo 2^32
-        for site in letters:
+        for site in sorted(self._held.keys() - {self._name}):
             hidden += _signed(self._name, site, mask(self._pair(site), self._terms.size))
         return np.asarray(hidden)
 
     def reveal(self, arrived: Collection[str]) -> Revealed:
         """Step 4: one share for each site that sent letters: of its seed if it `arrived`, of its mask key if not."""
-        self._take(3)
+        self._take(4)
         self._enough(arrived)
         if not (set(arrived) <= set(self._held) and self._name in arrived):
             raise SumRefused("a site cannot have arrived that sent no letters, and this one did")
@@ -197,7 +200,7 @@ class Summand:
 
     def _take(self, step: int) -> None:
         if not self._step == step:
-            raise SumRefused(f"step {step + 1} of a secure sum is taken once and in order; start a new sum")
+            raise SumRefused("a step of a secure sum is taken once and in order; start a new sum")
         self._step += 1
 
     def _enough(self, sites: Collection[str]) -> None:

@@ -1,7 +1,7 @@
 """What the steps of a secure sum have to say in words: signed public keys, sealed letters, shares of secrets.
 
 Each has one spelling. A text that these functions would not have written is refused, so nothing travels beside it.
-Laws: keys_in(keys_text(e)) == e, and so for letters, shares and names.
+Laws: keys_in(keys_text(e)) == e, and so for letters, shares, gathered keys and names.
 """
 
 from __future__ import annotations
@@ -57,6 +57,17 @@ def shares_text(revealed: Revealed) -> str:
 def shares_in(text: str) -> Revealed:
     """The shares in a text."""
     return _read(text, lambda found: Revealed(_shares(found["seeds"]), _shares(found["keys"])), shares_text)
+
+
+def gathered_text(keys: Mapping[str, str]) -> str:
+    """The signed keys of several sites, each as its own text, by site."""
+    return _spelled(keys)
+
+
+def gathered_in(text: str) -> dict[str, Envelope]:
+    """The envelopes in a text, by the site that each is said to be from."""
+    texts = _read(text, lambda found: {_name(site): str(said) for site, said in found.items()}, gathered_text)
+    return {site: keys_in(said) for site, said in texts.items()}
 
 
 def names_text(sites: Collection[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from braing3n_core.data.cohort import Cohort
@@ -10,6 +10,7 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished
+from client.enrolled import phantoms
 from client.site import Site
 from privacy.egress import Cleared
 from server.conduct import Prior, Progress, Reply, Say, train
@@ -33,15 +34,18 @@ class LocalSites:
         for site in self._sites.values():
             yield _reply(site.ready())
 
-    def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
-        """Each asked site's round."""
-        for name in sites:
+    def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
+        """Each asked site's round, or its step of one."""
+        for name, request in requests.items():
             yield self._tamper(request, _reply(self._sites[name].round(request)))
 
 
 def local_site(plan: TrainingPlan, name: str, out: Path, cohort: Cohort, prior: Prior = load_prior) -> Site:
     """One site of `plan` on scans that are in memory already; it keeps its ledger and logs under `out`."""
-    return Site(name, plan, out / "sites" / name, out, model_source=prior, cohort_source=lambda *_: cohort)
+    keys = phantoms({site.name: out / "sites" / site.name for site in plan.sites}, name)
+    return Site(
+        name, plan, out / "sites" / name, out, enrolled=keys, model_source=prior, cohort_source=lambda *_: cohort
+    )
 
 
 def without_privacy(plan: TrainingPlan) -> TrainingPlan:

@@ -53,11 +53,9 @@ def run(
     summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
     advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
     letters = {name: summand.share(advertised) for name, summand in summands.items() if name not in silent}
-    masked = {
-        name: summands[name].masked(Noisy(values[name]), {o: sent[name] for o, sent in letters.items() if o != name})
-        for name in letters
-        if name not in late
-    }
+    for name in letters.keys() - set(late):
+        summands[name].receive({other: sent[name] for other, sent in letters.items() if other != name})
+    masked = {name: summands[name].masked(Noisy(values[name])) for name in letters if name not in late}
     helpers = sorted(masked)[mute:]
     revealed = {name: summands[name].reveal(set(masked)) for name in helpers}
     sharing = {name: advertised[name] for name in letters}
@@ -177,7 +175,8 @@ def test_a_story_that_cannot_be_true_gets_no_share(arrived: set[str]) -> None:
     summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
     advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
     letters = {name: summand.share(advertised) for name, summand in summands.items()}
-    summands["site-a"].masked(Noisy(np.zeros(1, dtype=np.int64)), {"site-b": letters["site-b"]["site-a"]})
+    summands["site-a"].receive({"site-b": letters["site-b"]["site-a"]})
+    summands["site-a"].masked(Noisy(np.zeros(1, dtype=np.int64)))
     with pytest.raises(MechanismRefused):
         summands["site-a"].reveal(arrived)
 
@@ -205,7 +204,7 @@ def test_a_letter_that_was_changed_or_sent_to_another_is_refused() -> None:
         inbox = {other: letters[other]["site-a"] for other in ("site-b", "site-c")}
         inbox["site-b"] = inbox["site-b"][:-1] + b"\0" if crime == "changed" else letters["site-b"]["site-c"]
         with pytest.raises(MechanismRefused, match="changed on the way"):
-            summands["site-a"].masked(Noisy(np.zeros(agreed.size, dtype=np.int64)), inbox)
+            summands["site-a"].receive(inbox)
 
 
 @pytest.mark.parametrize(
