@@ -14,6 +14,8 @@ from client.site_file import SiteFile
 from privacy.errors import KeyRefused, SumRefused
 from privacy.signing import PublicKey, SigningKey
 
+KEY = "site.key"                                             # in a phantom site's folder
+
 
 @dataclass(frozen=True)
 class Enrolled:
@@ -41,16 +43,16 @@ def enrolled(site: SiteFile, agreement: Agreement, key: Path) -> Enrolled:
 def phantoms(folders: Mapping[str, Path], name: str) -> Enrolled:
     """A rehearsal's: every phantom site's key lies in its own folder, made by whoever needs it first."""
     return Enrolled(
-        lambda: phantom_key(folders[name]), lambda: {site: phantom_key(folder).public for site, folder in folders.items()}
+        lambda: phantom_key(folders[name] / KEY),
+        lambda: {site: phantom_key(folder / KEY).public for site, folder in folders.items()},
     )
 
 
-def phantom_key(folder: Path) -> SigningKey:
-    """The key of a site that is played: made on first use, without passphrase. It stands for a rehearsal and nothing else."""
-    path = folder / "site.key"
+def phantom_key(path: Path) -> SigningKey:
+    """The key at `path`, made on first use and without passphrase: it stands for a rehearsal and for nothing else."""
     if not path.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as scratch, contextlib.suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as scratch, contextlib.suppress(FileExistsError):
             SigningKey.generate().write(Path(scratch) / "key")
             os.link(Path(scratch) / "key", path)             # whole or not at all, and never a second one
     return SigningKey.load(path)

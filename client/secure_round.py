@@ -123,7 +123,7 @@ class Turn:
         try:
             patients = site.patients_at(model, self._stage, request.values)
             masked = sums.summand.masked(noisy_numbers(model, self._stage, patients, terms))
-            write_atomically(site.kept(reservation), request.digest.encode() + masked.astype("<u4").tobytes())
+            write_atomically(site.kept(reservation, "u32"), request.digest.encode() + masked.astype("<u4").tobytes())
             self._take(sums, hashlib.sha256(masked.astype("<u4").tobytes()).hexdigest())
             return self._sent(sums)
         except Exception:
@@ -137,16 +137,16 @@ class Turn:
 
     def _sent(self, sums: OpenSum) -> Cleared:
         """The numbers that were masked for this sum, from the site's own folder: the first time, and each time again."""
-        reservation = self._ledger.standing(self._event, self._terms.context)
+        site, reservation = self._site, self._ledger.standing(self._event, self._terms.context)
         try:
-            kept = self._site.kept(reservation).read_bytes() if reservation else b""
+            kept = site.kept(reservation, "u32").read_bytes() if reservation else b""
         except OSError as error:
             raise IntegrityError("the answer to this round is gone; restore the site's folder, or skip the round") from error
         start, values = kept[:64].decode("ascii", "replace"), np.frombuffer(kept[64 : len(kept) // 4 * 4], dtype="<u4")
         if reservation is None or hashlib.sha256(values.tobytes()).hexdigest() != sums.said["numbers"]:
             raise SumRefused("the numbers of this sum are not kept here any more; begin another sum")
         asked = self._request
-        masked = Masked(self._site.name, asked.plan, asked.stage, asked.round, self._part.attempt, start, reservation, values)
+        masked = Masked(site.name, asked.plan, asked.stage, asked.round, self._part.attempt, start, reservation, values)
         return self._egress.send(masked, self._terms.size)
 
     def _said(self, sums: OpenSum, text: str) -> Cleared:

@@ -218,11 +218,11 @@ class Site:
     def _update(self, request: Request, start: str, reservation: Reservation, values: np.ndarray) -> Update:
         return Update(self.name, self.plan.digest, request.stage, request.round, start, reservation, values)
 
-    def kept(self, reservation: Reservation) -> Path:
+    def kept(self, reservation: Reservation, kind: str = "f32") -> Path:
         """Where the value that `reservation` pays for is kept, to be sent again."""
         folder = self.folder / "answers"
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{reservation.digest}.f32"
+        return folder / f"{reservation.digest}.{kind}"
 
     def _trained(self, model: Brain, stage: Stage, event: Charged, request: Request) -> np.ndarray:
         randomness, generator = self._randomness(event, request)

@@ -1,7 +1,7 @@
 """Rounds whose sites hide their numbers in a secure sum: asked for step by step, and again with fresh keys where that helps.
 
-What is known of the open sum is in <checkpoints>/open-sum.safetensors, from before its keys are asked for: no attempt's number is
-used twice, and a run cut short after sites have paid goes on with what they paid for.
+What is known of the open sum is in <checkpoints>/open-sum.safetensors, from before its keys are asked for: no attempt has the
+number of another, and a run cut short after sites have paid goes on with what they paid for.
 """
 
 from __future__ import annotations

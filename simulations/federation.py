@@ -14,6 +14,7 @@ from client.enrolled import phantoms
 from client.site import Site
 from privacy.egress import Cleared
 from server.conduct import Prior, Progress, Reply, Say, train
+from simulations.mechanisms import with_mechanism
 
 Tamper = Callable[[Request, Reply], Reply | None]            # what becomes of a reply on its way; None: it never comes
 
@@ -50,7 +51,7 @@ def local_site(plan: TrainingPlan, name: str, out: Path, cohort: Cohort, prior: 
 
 def without_privacy(plan: TrainingPlan) -> TrainingPlan:
     """The same rehearsal without any mechanism: what the hospitals' data could teach if nobody's privacy were kept."""
-    return plan.but(privacy=plan.privacy.model_copy(update={"mechanism": "non-private"}))
+    return with_mechanism(plan, "non-private")
 
 
 def federate(
