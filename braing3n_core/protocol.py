@@ -28,7 +28,7 @@ class Part:
     """Which step of a round's secure sum is asked for. Every attempt is a sum of its own, with keys of its own.
 
     `told` is what a site must know of the others (privacy/sum_words.py). keys: nothing; letters: the signed keys of all;
-    numbers: the letters to this site; shares: whose numbers arrived.
+    numbers: the letters to this site; story: whose numbers arrived; shares: the stories that were signed.
     """
 
     attempt: int                                             # from 1

@@ -154,7 +154,7 @@ def _protection(found: Review, plan: TrainingPlan) -> Iterator[str]:
         f"{found.alone_fallback:.3g} by this plan, {found.fallback:.3g} with what was spent, of {found.fallback_allowed:g} "
         f"allowed here; the plan states {rests_on.fallback_epsilon:g}"
     )
-    yield "the keys that hide the numbers are signed with the hospitals' own, which come with the plan: no server can add its own"
+    yield "keys that hide the numbers are signed with the hospitals' own, which come with the plan: no server can add another"
 
 
 def _past(site: SiteFile, plan: TrainingPlan) -> list[Event]:

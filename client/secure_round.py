@@ -1,4 +1,4 @@
-"""One site's side of a round's secure sum, one step a message: keys, letters, numbers, shares (privacy/secure_sum.py).
+"""One site's side of a round's secure sum, one step a message: keys, letters, numbers, story, shares (privacy/secure_sum.py).
 
 A step may come to a process of its own, so what a site must remember is in <folder>/sums/, on disk before a word leaves.
 """
@@ -27,7 +27,17 @@ from privacy.errors import BudgetExhausted, SignatureRefused, SumRefused
 from privacy.events import SecureSummed
 from privacy.ledger import Ledger
 from privacy.secure_sum import Summand
-from privacy.sum_words import STEPS, gathered_in, keys_text, letters_in, letters_text, names_in, shares_text
+from privacy.sum_words import (
+    STEPS,
+    gathered_in,
+    keys_in,
+    letters_in,
+    letters_text,
+    names_in,
+    shares_text,
+    signed_text,
+    story_in,
+)
 
 if TYPE_CHECKING:
     from client.site import Site
@@ -101,14 +111,18 @@ class Turn:
         if self._ledger.standing(self._event, self._terms.context) is None:
             self._afford()
         sums = OpenSum(place, Summand(site.name, self._terms, site.enrolled.roster()))
-        text = keys_text(sums.summand.advertise(site.enrolled.own()))
+        text = signed_text(sums.summand.advertise(site.enrolled.own()))
         return self._said(sums, text)
 
     def _words(self, sums: OpenSum) -> Cleared:
-        told = self._part.told
-        if self._part.step == "letters":
-            return self._said(sums, letters_text(sums.summand.share(gathered_in(told))))
-        return self._said(sums, shares_text(sums.summand.reveal(names_in(told))))
+        told, summand = self._part.told, sums.summand
+        match self._part.step:
+            case "letters":
+                return self._said(sums, letters_text(summand.share(gathered_in(told, keys_in))))
+            case "story":
+                return self._said(sums, signed_text(summand.agree(names_in(told), self._site.enrolled.own())))
+            case _:
+                return self._said(sums, shares_text(summand.reveal(gathered_in(told, story_in))))
 
     def _numbers(self, sums: OpenSum) -> Cleared:
         site, request, terms = self._site, self._request, self._terms
@@ -209,7 +223,7 @@ def _checked(part: Part | None) -> Part:
         raise PlanRefused("the plan takes secure sums, and the request asks for an update; the sender runs another version")
     fits = type(part.attempt) is int and 1 <= part.attempt <= _MOST_ATTEMPTS and part.step in STEPS and type(part.told) is str
     if not fits:
-        raise PlanRefused("a secure sum has four steps and attempts from 1; the sender runs another version")
+        raise PlanRefused("a secure sum has five steps and attempts from 1; the sender runs another version")
     return part
 
 

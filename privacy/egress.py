@@ -24,7 +24,7 @@ from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
 from privacy.events import RandomisedResponse, SecureSummed, Unbounded, to_record
 from privacy.ledger import Ledger, Reservation, sync_folder
 from privacy.signing import unverified
-from privacy.sum_words import Step, keys_in, letters_in, shares_in
+from privacy.sum_words import STEPS, Step, keys_in, letters_in, shares_in, story_in
 
 Header = Mapping[str, str | int | float]
 LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
@@ -122,7 +122,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class SumWords:
-    """What a step of a secure sum says in words: public keys, sealed letters or shares of secrets (privacy/sum_words.py).
+    """What a step of a secure sum says in words: keys, letters, who took part, shares of secrets (privacy/sum_words.py).
 
     Free: made of random keys and of who took part, never of patients. What shares open was paid for by each `Masked`.
     """
@@ -261,11 +261,12 @@ class Egress:
     def _sum_words(self, words: SumWords) -> Cleared:
         plan, stage, number = _round_of(words)
         context = purpose_of(plan, stage, number, _attempt_of(words))
-        _require(words.step in ("keys", "letters", "shares"), "words belong to three of a secure sum's steps")
+        _require(words.step in STEPS and words.step != "numbers", "words belong to a secure sum's steps without numbers")
         match words.step:
-            case "keys":
-                signed = json.loads(unverified(keys_in(words.said)))
-                _require((signed["site"], signed["context"]) == (self._site, context), "the keys are for another sum")
+            case "keys" | "story":
+                envelope = keys_in(words.said) if words.step == "keys" else story_in(words.said)
+                signed = json.loads(unverified(envelope))
+                _require((signed["site"], signed["context"]) == (self._site, context), "this was signed for another sum")
             case "letters":
                 letters_in(words.said)
             case _:

@@ -6,11 +6,16 @@ in shares (Agarwal, Kairouz, Liu, arXiv 2110.04995):
  2. It sends each other site, in a sealed letter, a share of its mask key and of the seed of a mask of its own.
  3. It sends its whole numbers, with its share of the noise, plus its own mask, plus or minus a mask for each pair of sites.
     The pairs cancel in the sum.
- 4. For a site whose numbers arrived the others give their shares of its SEED; for one that dropped out, of its mask KEY.
+ 4. It signs whose letters it used and whose numbers it is told arrived: once, so one story.
+ 5. With as many signatures under its own story as the threshold says, it gives for each site whose numbers arrived a share of
+    that site's SEED, and for each that dropped out a share of its mask KEY.
 
-What a site gives for another one is one or the other, never both, and once a round. With both, its vector would be bare; the
-threshold makes two groups that are told different things too small for that (`Terms`). No network here; a site's side can be
-kept on disk between two steps (`Summand.saved`), so that each step may be taken by a process of its own.
+What a site gives for another one is one or the other, never both: with both, that site's vector would be bare. And all give it
+under one story, because two groups that sign different ones are too small (`Terms`): a server that told each helper of other
+drop-outs could otherwise collect the keys of more sites than may drop out, and open the sum of the few that are left.
+
+No network here; a site's side can be kept on disk between two steps (`Summand.saved`), so that each step may be taken by a
+process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from typing import Any, Final
 import numpy as np
 
 from privacy import shamir
-from privacy.errors import MechanismRefused, SumRefused
+from privacy.errors import MechanismRefused, SignatureRefused, SumRefused
 from privacy.events import SecureSummed
 from privacy.integer_noise import rounded_bound, skellam, whole_numbers
 from privacy.masking import KEY_BYTES, AgreementKey, mask, opened_letter, sealed_letter
@@ -35,6 +40,7 @@ from privacy.randomness import SecretNoise
 from privacy.signing import Envelope, PublicKey, SigningKey, opened, sealed, unverified
 
 PAYLOAD_TYPE: Final = "application/vnd.braing3n.secure-sum-keys+json"
+STORY_TYPE: Final = "application/vnd.braing3n.secure-sum-story+json"
 _MODULUS: Final = 1 << 32
 
 
@@ -44,8 +50,9 @@ class Terms:
 
     Guarantee of the sum, for one patient with all scans, add or remove: `event`, against the server and up to `colluding`
     sites together, as long as the others are honest and at most `dropped` sites drop out. Noise is shared so that the other
-    sites' shares alone are enough. That no site is unmasked needs sites > 2 x dropped + colluding: a lying server would have
-    to get dropped-out shares from one group and arrived shares from another, and two such groups do not exist.
+    sites' shares alone are enough. That nothing but the sum of at least threshold - colluding honest sites is opened needs
+    sites > 2 x dropped + colluding: two stories would need the threshold's signatures each, colluders sign both, and so many
+    honest sites do not exist (proof: docs/privacy-claims.md).
     """
 
     sites: tuple[str, ...]
@@ -134,6 +141,7 @@ class Summand:
         self._letters, self._masks, self._seed = AgreementKey(), AgreementKey(), os.urandom(KEY_BYTES)
         self._keys: dict[str, tuple[bytes, bytes]] = {}      # site -> its public keys for letters and for masks
         self._held: dict[str, tuple[int, int]] = {}          # site -> shares of its seed and of its mask key
+        self._arrived: list[str] = []
         self._step = 0
 
     def saved(self) -> dict[str, object]:
@@ -142,6 +150,7 @@ class Summand:
             "step": self._step,
             "secrets": [self._letters.secret.hex(), self._masks.secret.hex(), self._seed.hex()],
             "keys": {site: [key.hex() for key in keys] for site, keys in self._keys.items()},
+            "arrived": self._arrived,
             "held": {site: [hex(share) for share in shares] for site, shares in self._held.items()},
         }
 
@@ -153,7 +162,7 @@ class Summand:
         summand._letters, summand._masks = AgreementKey(letters), AgreementKey(masks)
         summand._keys = {site: (bytes.fromhex(one), bytes.fromhex(two)) for site, (one, two) in saved["keys"].items()}
         summand._held = {site: (int(one, 16), int(two, 16)) for site, (one, two) in saved["held"].items()}
-        summand._step = saved["step"]
+        summand._arrived, summand._step = saved["arrived"], saved["step"]
         return summand
 
     def advertise(self, identity: SigningKey) -> Envelope:
@@ -189,14 +198,36 @@ class Summand:
             hidden += _signed(self._name, site, mask(self._pair(site), self._terms.size))
         return np.asarray(hidden)
 
-    def reveal(self, arrived: Collection[str]) -> Revealed:
-        """Step 4: one share for each site that sent letters: of its seed if it `arrived`, of its mask key if not."""
+    def agree(self, arrived: Collection[str], identity: SigningKey) -> Envelope:
+        """Step 4: this site's signature under whose letters it used and whose numbers `arrived`."""
         self._take(4)
         self._enough(arrived)
-        if not (set(arrived) <= set(self._held) and self._name in arrived):
-            raise SumRefused("a site cannot have arrived that sent no letters, and this one did")
-        seeds = {site: held[0] for site, held in self._held.items() if site in arrived}
-        return Revealed(seeds, {site: held[1] for site, held in self._held.items() if site not in arrived})
+        if not set(arrived) <= set(self._held):
+            raise SumRefused("a site cannot have arrived that sent no letters; drop the round")
+        self._arrived = sorted(arrived)
+        return sealed(STORY_TYPE, self._story(self._name), [identity])
+
+    def reveal(self, agreed: Mapping[str, Envelope]) -> Revealed:
+        """Step 5: one share for each site that sent letters: of its seed if it arrived, of its mask key if not.
+
+        `agreed` are signatures by site. Those of at least the threshold of arrived sites must be under this site's own story.
+        """
+        self._take(5)
+        same = [site for site in sorted(set(agreed) & set(self._arrived)) if self._tells_the_same(agreed[site], site)]
+        self._enough(same)
+        seeds = {site: held[0] for site, held in self._held.items() if site in self._arrived}
+        return Revealed(seeds, {site: held[1] for site, held in self._held.items() if site not in self._arrived})
+
+    def _story(self, site: str) -> bytes:
+        """What `site` signs if it was told what this one was told."""
+        story = {"site": site, "context": self._terms.context, "letters": sorted(self._held), "arrived": self._arrived}
+        return json.dumps(story).encode()
+
+    def _tells_the_same(self, envelope: Envelope, site: str) -> bool:
+        try:
+            return opened(envelope, STORY_TYPE, [self._roster[site]]) == self._story(site)
+        except SignatureRefused:
+            return False
 
     def _take(self, step: int) -> None:
         if not self._step == step:

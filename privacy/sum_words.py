@@ -1,7 +1,7 @@
-"""What the steps of a secure sum have to say in words: signed public keys, sealed letters, shares of secrets.
+"""What the steps of a secure sum have to say in words: signed keys, sealed letters, signed stories, shares of secrets.
 
 Each has one spelling. A text that these functions would not have written is refused, so nothing travels beside it.
-Laws: keys_in(keys_text(e)) == e, and so for letters, shares, gathered keys and names.
+Laws: keys_in(keys_text(e)) == e, and so for stories, letters, shares and names.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ from typing import Any, Final, Literal, TypeVar
 
 from privacy.errors import SumRefused
 from privacy.masking import KEY_BYTES, LETTER_BYTES
-from privacy.secure_sum import PAYLOAD_TYPE, Revealed
+from privacy.secure_sum import PAYLOAD_TYPE, STORY_TYPE, Revealed
 from privacy.shamir import PRIME, SHARE_BYTES
 from privacy.signing import Envelope
 
-Step = Literal["keys", "letters", "numbers", "shares"]
-STEPS: Final[tuple[Step, ...]] = ("keys", "letters", "numbers", "shares")
+Step = Literal["keys", "letters", "numbers", "story", "shares"]
+STEPS: Final[tuple[Step, ...]] = ("keys", "letters", "numbers", "story", "shares")
 Said = TypeVar("Said")
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _KEYID: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE_BYTES: Final = 72                                 # at most, of ECDSA on P-256 in DER
-_FIELDS: Final = ("site", "context", "letters", "masks")
 
 
-def keys_text(envelope: Envelope) -> str:
-    """One site's signed public keys."""
+def signed_text(envelope: Envelope) -> str:
+    """One site's signed keys, or its signed story."""
     return _spelled(envelope)
 
 
 def keys_in(text: str) -> Envelope:
-    """The envelope in a text; who signed it is not looked at (privacy.secure_sum.read_keys)."""
-    return _read(text, _envelope, keys_text)
+    """The signed keys in a text; who signed them is not looked at (privacy.secure_sum.read_keys)."""
+    return _read(text, lambda found: _envelope(found, PAYLOAD_TYPE, _keys), signed_text)
+
+
+def story_in(text: str) -> Envelope:
+    """The signed story in a text; who signed it is not looked at (privacy.secure_sum.Summand.reveal)."""
+    return _read(text, lambda found: _envelope(found, STORY_TYPE, _story), signed_text)
 
 
 def letters_text(letters: Mapping[str, bytes]) -> str:
@@ -59,15 +63,15 @@ def shares_in(text: str) -> Revealed:
     return _read(text, lambda found: Revealed(_shares(found["seeds"]), _shares(found["keys"])), shares_text)
 
 
-def gathered_text(keys: Mapping[str, str]) -> str:
-    """The signed keys of several sites, each as its own text, by site."""
-    return _spelled(keys)
+def gathered_text(signed: Mapping[str, str]) -> str:
+    """What several sites signed, each as its own text, by site."""
+    return _spelled(signed)
 
 
-def gathered_in(text: str) -> dict[str, Envelope]:
-    """The envelopes in a text, by the site that each is said to be from."""
+def gathered_in(text: str, read: Callable[[str], Envelope]) -> dict[str, Envelope]:
+    """The envelopes in a text, by the site that each is said to be from; `read` is keys_in or story_in."""
     texts = _read(text, lambda found: {_name(site): str(said) for site, said in found.items()}, gathered_text)
-    return {site: keys_in(said) for site, said in texts.items()}
+    return {site: read(said) for site, said in texts.items()}
 
 
 def names_text(sites: Collection[str]) -> str:
@@ -95,18 +99,27 @@ def _spelled(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _envelope(found: Any) -> Envelope:  # noqa: ANN401 - whatever a text held
-    said, signature = json.loads(base64.b64decode(found["payload"])), found["signatures"][0]
-    fields = {key: str(said[key]) for key in _FIELDS}
+def _envelope(found: Any, kind: str, fields: Callable[[Any], dict[str, object]]) -> Envelope:  # noqa: ANN401 - whatever came
+    signature = found["signatures"][0]
     raw = base64.b64decode(signature["sig"])
-    _bytes(fields["letters"], KEY_BYTES), _bytes(fields["masks"], KEY_BYTES), _name(fields["site"])
     if not (_KEYID.fullmatch(signature["keyid"]) and len(raw) <= _SIGNATURE_BYTES):
         raise ValueError("signature")
+    payload = json.dumps(fields(json.loads(base64.b64decode(found["payload"]))))
     return {
-        "payloadType": PAYLOAD_TYPE,
-        "payload": base64.b64encode(json.dumps(fields).encode()).decode(),
+        "payloadType": kind,
+        "payload": base64.b64encode(payload.encode()).decode(),
         "signatures": [{"keyid": signature["keyid"], "sig": base64.b64encode(raw).decode()}],
     }
+
+
+def _keys(said: Mapping[str, str]) -> dict[str, object]:
+    letters, masks = (_bytes(said[key], KEY_BYTES).hex() for key in ("letters", "masks"))
+    return {"site": _name(said["site"]), "context": str(said["context"]), "letters": letters, "masks": masks}
+
+
+def _story(said: Mapping[str, Any]) -> dict[str, object]:
+    letters, arrived = ([_name(site) for site in sorted(said[key])] for key in ("letters", "arrived"))
+    return {"site": _name(said["site"]), "context": str(said["context"]), "letters": letters, "arrived": arrived}
 
 
 def _shares(found: Mapping[str, str]) -> dict[str, int]:

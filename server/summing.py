@@ -3,6 +3,7 @@
 - keys: every site's signed public keys, given to all
 - letters: each site's sealed letters to the others, each given to the site that it is for
 - numbers: each site's masked numbers, added up as they come
+- story: each site's signature under who took part, given to all
 - shares: shares of the secrets that open the sum
 """
 
@@ -27,6 +28,7 @@ from privacy.sum_words import (
     letters_text,
     names_text,
     shares_in,
+    story_in,
 )
 from server.coordinator import Header
 
@@ -51,6 +53,7 @@ class Summing:
     letters: dict[str, dict[str, bytes]] = field(default_factory=dict)               # from -> to -> letter
     arrived: set[str] = field(default_factory=set)
     summed: np.ndarray = field(default_factory=lambda: np.empty(0, "<u4"))
+    stories: dict[str, str] = field(default_factory=dict)    # site -> its signed story, as it wrote it
     shares: dict[str, Revealed] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)              # sites that refuse, in this attempt
     done: bool = False                                       # every step is closed
@@ -106,6 +109,9 @@ class Summing:
                 case "numbers":
                     self.summed += self._numbers(site, header, values)
                     self.arrived.add(site)
+                case "story":
+                    story_in(str(header.get("said")))
+                    self.stories[site] = str(header.get("said"))
                 case "shares":
                     self.shares[site] = self._shares(site, shares_in(str(header.get("said"))))
         except PrivacyError as error:
@@ -132,14 +138,16 @@ class Summing:
         """What must be known beside `summed` to go on, as JSON. Shares are left out: they are asked again."""
         letters = {site: letters_text(sent) for site, sent in self.letters.items()}
         return json.dumps({"attempt": self.attempt, "step": self.step, "keys": self.keys, "letters": letters,
-                           "arrived": sorted(self.arrived)})  # fmt: skip
+                           "arrived": sorted(self.arrived), "stories": self.stories})  # fmt: skip
 
     @classmethod
     def resumed(cls, terms: Terms, request: Request, record: str, summed: np.ndarray) -> Summing:
         """The attempt as it was recorded."""
         known = json.loads(record)
         letters = {site: letters_in(sent) for site, sent in known["letters"].items()}
-        return cls(terms, request, known["attempt"], known["step"], known["keys"], letters, set(known["arrived"]), summed)
+        found = cls(terms, request, known["attempt"], known["step"], known["keys"], letters, set(known["arrived"]), summed)
+        found.stories = known["stories"]
+        return found
 
     def _took(self, step: Step) -> set[str]:
         match step:
@@ -149,6 +157,8 @@ class Summing:
                 return set(self.letters)
             case "numbers":
                 return self.arrived
+            case "story":
+                return set(self.stories)
             case "shares":
                 return set(self.shares)
 
@@ -160,8 +170,10 @@ class Summing:
                 return gathered_text(self.keys)
             case "numbers":
                 return letters_text({sender: sent[site] for sender, sent in self.letters.items() if sender != site})
-            case "shares":
+            case "story":
                 return names_text(self.arrived)
+            case "shares":
+                return gathered_text(self.stories)
 
     def _belongs(self, site: str, header: Header) -> None:
         asked = {"site": site, "plan": self.request.plan, "stage": self.request.stage, "round": self.request.round,

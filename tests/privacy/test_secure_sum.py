@@ -19,11 +19,11 @@ from scipy.stats import chi2
 
 from privacy import shamir
 from privacy.accountant import calibrate, epsilon
-from privacy.errors import MechanismRefused, SignatureRefused
+from privacy.errors import MechanismRefused, SignatureRefused, SumRefused
 from privacy.masking import mask
 from privacy.mechanism import Bounded
-from privacy.secure_sum import Arrived, Noisy, Revealed, Summand, Terms, _signed, noisy_sum, read_keys
-from privacy.signing import SigningKey
+from privacy.secure_sum import STORY_TYPE, Arrived, Noisy, Revealed, Summand, Terms, _signed, noisy_sum, read_keys
+from privacy.signing import SigningKey, sealed
 
 NAMES = tuple(f"site-{letter}" for letter in "abcdefghij")
 IDENTITIES = {name: SigningKey.generate() for name in NAMES}
@@ -56,8 +56,9 @@ def run(
     for name in letters.keys() - set(late):
         summands[name].receive({other: sent[name] for other, sent in letters.items() if other != name})
     masked = {name: summands[name].masked(Noisy(values[name])) for name in letters if name not in late}
+    stories = {name: summands[name].agree(set(masked), IDENTITIES[name]) for name in masked}
     helpers = sorted(masked)[mute:]
-    revealed = {name: summands[name].reveal(set(masked)) for name in helpers}
+    revealed = {name: summands[name].reveal(stories) for name in helpers}
     sharing = {name: advertised[name] for name in letters}
     summed = np.add.reduce([*masked.values()], dtype=np.uint32)
     return Run(summands, Arrived(agreed, sharing, set(masked), summed, revealed), letters, masked)
@@ -138,6 +139,50 @@ def test_the_server_and_the_colluders_together_see_nothing_of_one_honest_site() 
     assert not known.any()
 
 
+STORIES = {"site-a": "cd", "site-b": "de", "site-c": "de", "site-d": "ce", "site-e": "cd"}     # helper -> who is gone, it hears
+
+
+def test_helpers_that_are_told_of_different_drop_outs_give_nothing() -> None:
+    """Told apart, five helpers that may lose two would give the keys of three: the sum of two sites would lie open."""
+    agreed = terms(5, size=1, dropped=2)
+    summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
+    advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
+    letters = {name: summand.share(advertised) for name, summand in summands.items()}
+    for name, summand in summands.items():
+        summand.receive({other: sent[name] for other, sent in letters.items() if other != name})
+        summand.masked(Noisy(np.zeros(1, dtype=np.int64)))
+    told = {name: set(agreed.sites) - {f"site-{letter}" for letter in gone} for name, gone in STORIES.items()}
+    stories = {name: summands[name].agree(told[name], IDENTITIES[name]) for name in agreed.sites}
+    for summand in summands.values():
+        with pytest.raises(SumRefused, match="fewer than 3 sites"):
+            summand.reveal(stories)
+
+
+def test_a_site_that_was_kept_from_a_letter_signs_another_story_than_the_rest() -> None:
+    """With few enough letters, those that may drop out are all that its numbers hide behind."""
+    agreed = terms(3, size=1, dropped=1)
+    summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
+    advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
+    letters = {name: summand.share(advertised) for name, summand in summands.items()}
+    for name, senders in {"site-a": "b", "site-b": "ac", "site-c": "ab"}.items():
+        summands[name].receive({f"site-{sender}": letters[f"site-{sender}"][name] for sender in senders})
+        summands[name].masked(Noisy(np.zeros(1, dtype=np.int64)))
+    told = {"site-a": {"site-a", "site-b"}, "site-c": {"site-a", "site-c"}}
+    stories = {name: summands[name].agree(arrived, IDENTITIES[name]) for name, arrived in told.items()}
+    for name in told:
+        with pytest.raises(SumRefused, match="fewer than 2 sites"):
+            summands[name].reveal(stories)
+
+
+def test_a_story_signed_by_another_hand_does_not_count() -> None:
+    agreed = terms(3, size=1)
+    done = run(agreed, numbers(agreed), mute=3)
+    victim = done.summands["site-a"]
+    forged = {name: sealed(STORY_TYPE, victim._story(name), [SigningKey.generate()]) for name in agreed.sites}
+    with pytest.raises(SumRefused, match="fewer than 3 sites"):
+        victim.reveal(forged)
+
+
 @pytest.mark.parametrize(("sites", "dropped", "colluding"), [(3, 1, 0), (5, 1, 2), (5, 2, 0), (10, 3, 3)])
 def test_no_two_stories_get_both_secrets_of_one_site(sites: int, dropped: int, colluding: int) -> None:
     """The server tells some honest sites that the victim arrived and the others that it dropped out; colluders give all."""
@@ -166,11 +211,11 @@ def test_a_site_gives_one_kind_of_share_for_each_site_and_only_once() -> None:
         assert set(given_away.seeds) == {"site-a", "site-b", "site-c", "site-d"}
         assert set(given_away.keys) == {"site-e"}
     with pytest.raises(MechanismRefused, match="once and in order"):
-        done.summands["site-a"].reveal(set(agreed.sites))
+        done.summands["site-a"].reveal({})
 
 
 @pytest.mark.parametrize("arrived", [{"site-a"}, {"site-a", "site-b", "site-x"}, {"site-b", "site-c"}, set(NAMES)])
-def test_a_story_that_cannot_be_true_gets_no_share(arrived: set[str]) -> None:
+def test_a_story_that_cannot_be_true_is_not_signed(arrived: set[str]) -> None:
     agreed = terms(3, size=1, dropped=1)
     summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
     advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
@@ -178,7 +223,7 @@ def test_a_story_that_cannot_be_true_gets_no_share(arrived: set[str]) -> None:
     summands["site-a"].receive({"site-b": letters["site-b"]["site-a"]})
     summands["site-a"].masked(Noisy(np.zeros(1, dtype=np.int64)))
     with pytest.raises(MechanismRefused):
-        summands["site-a"].reveal(arrived)
+        summands["site-a"].agree(arrived, IDENTITIES["site-a"])
 
 
 def test_a_key_that_the_server_put_in_is_refused() -> None:
