@@ -95,11 +95,15 @@ class Summing:
         return {site: replace(asked, part=Part(self.attempt, self.step, self._told(site))) for site in self.waiting}
 
     def accept(self, site: str, header: Header, values: object) -> None:
-        """Take a site's word for the open step. Raises ReplyRefused, and the site is out of this sum, if it is not one."""
+        """Take a site's word for the open step. Raises ReplyRefused if it is not one.
+
+        One for another step, round or attempt is dropped: it takes nothing from the site. One for this step that says
+        something else than it must puts the site out of this sum.
+        """
         if site not in self.waiting:
             raise ReplyRefused(f"{site} spoke in a secure sum when it was not asked; the reply was dropped")
+        self._belongs(site, header)
         try:
-            self._belongs(site, header)
             match self.step:
                 case "keys":
                     keys_in(str(header.get("said")))

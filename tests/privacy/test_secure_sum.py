@@ -18,8 +18,9 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from privacy import shamir
-from privacy.accountant import calibrate, epsilon
+from privacy.accountant import calibrate, calibrate_sums, epsilon, epsilon_alone
 from privacy.errors import MechanismRefused, SignatureRefused, SumRefused
+from privacy.events import RandomisedResponse, SecureSummed
 from privacy.masking import mask
 from privacy.mechanism import Bounded
 from privacy.secure_sum import STORY_TYPE, Arrived, Noisy, Revealed, Summand, Terms, _signed, noisy_sum, read_keys
@@ -378,3 +379,43 @@ def test_what_a_site_signs_holds_public_keys_alone() -> None:
     assert payload.keys() == {"site", "context", "letters", "masks"}
     secrets = [summand._masks.secret, summand._letters.secret, summand._seed]
     assert not any(secret.hex() in json.dumps(payload) for secret in secrets)
+
+
+def through_disk(summand: Summand, name: str, agreed: Terms) -> Summand:
+    return Summand.restored(json.loads(json.dumps(summand.saved())), name, agreed, ROSTER)
+
+
+def test_a_site_that_is_another_process_at_each_step_is_the_same_site() -> None:
+    agreed = terms(3, dropped=1)
+    values = numbers(agreed)
+    summands = {name: Summand(name, agreed, ROSTER) for name in agreed.sites}
+    advertised = {name: summand.advertise(IDENTITIES[name]) for name, summand in summands.items()}
+    summands = {name: through_disk(summand, name, agreed) for name, summand in summands.items()}
+    letters = {name: summand.share(advertised) for name, summand in summands.items()}
+    summands = {name: through_disk(summand, name, agreed) for name, summand in summands.items()}
+    for name, summand in summands.items():
+        summand.receive({other: sent[name] for other, sent in letters.items() if other != name})
+    masked = {name: summands[name].masked(Noisy(values[name])) for name in NAMES[:2]}
+    summands = {name: through_disk(summands[name], name, agreed) for name in masked}
+    stories = {name: summand.agree(set(masked), IDENTITIES[name]) for name, summand in summands.items()}
+    summands = {name: through_disk(summand, name, agreed) for name, summand in summands.items()}
+    revealed = {name: summand.reveal(stories) for name, summand in summands.items()}
+    total = Arrived(agreed, advertised, set(masked), masked["site-a"] + masked["site-b"], revealed).total()
+    assert np.array_equal(total, values["site-a"] + values["site-b"])
+    for name, summand in summands.items():
+        with pytest.raises(SumRefused, match="once and in order"):
+            through_disk(summand, name, agreed).reveal(stories)
+
+
+@pytest.mark.parametrize("targets", [(1.0, 1e-5), (6.0, 1e-4)])
+def test_noise_for_sums_of_several_stages_spends_the_target_and_no_more(targets: tuple[float, float]) -> None:
+    target, delta = targets
+    stages, numbers_of = [(0.25, 4, 0.3), (0.5, 20, 0.7)], [(2.0**14 + 20, 1000), (2.0**14 + 300, 300_000)]
+    variances = calibrate_sums(stages, numbers_of, target, delta)
+    events = [
+        SecureSummed("s", variance, bound, size, rate, steps, 3)
+        for variance, (bound, size), (rate, steps, _) in zip(variances, numbers_of, stages, strict=True)
+    ]
+    assert 0.99 * target <= epsilon(events, delta) <= target
+    assert epsilon_alone(events, delta) == epsilon([event.alone for event in events], delta) > target
+    assert epsilon_alone([RandomisedResponse("copies", 0.5)], delta) == epsilon([RandomisedResponse("copies", 0.5)], delta)
