@@ -11,7 +11,7 @@ from privacy.accountant import epsilon_alone
 from privacy.ledger import Ledger
 from tests.end_to_end.hospitals import Consortium, command, consortium
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 PATIENTS, ROUNDS = 4, 2
 
 

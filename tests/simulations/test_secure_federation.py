@@ -1,4 +1,4 @@
-"""Whole runs by secure sums in one process, with the sites and server that Flower carries: who drops out, who dies, the cost."""
+"""Whole runs by secure sums in one process: the sites and the server that Flower carries, who drops out or dies, the cost."""
 
 from __future__ import annotations
 
