@@ -14,7 +14,6 @@ from client.policy import Policy
 from tests.client.studies import rehearsal, stage, study
 from tests.summed import summed
 
-
 TOGETHER = "against the server and all other hospitals together it may spend epsilon"
 
 
