@@ -185,9 +185,11 @@ class Turn:
         return self._site.plan.stages.index(self._stage), self._request.round, self._part.attempt
 
     def _refuse_passed(self) -> None:
-        """The ledger remembers rounds whatever became of the sums' own file."""
-        order, paid = self._site.order, self._ledger.reservations
-        places = [order[round_] for r in paid if self._ledger.released(r) and (round_ := _round_of(r.purpose)) in order]
+        """The ledger remembers rounds and sums whatever became of the file of the newest: no sum is begun twice."""
+        order, answered = self._site.order, [r for r in self._ledger.reservations if self._ledger.released(r)]
+        if any(reservation.purpose == self._terms.context for reservation in answered):
+            raise SumRefused("this site gave its numbers to this sum and no longer knows it; begin another sum")
+        places = [order[round_] for r in answered if (round_ := _round_of(r.purpose)) in order]
         if not order[_round_of(self._terms.context)] >= max(places, default=-1):
             raise StaleRequest("this site already answered a later round; resume the run from its newest checkpoint")
 

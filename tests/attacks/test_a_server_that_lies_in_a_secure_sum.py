@@ -22,6 +22,7 @@ from privacy.signing import SigningKey, sealed
 from privacy.sum_words import gathered_text, names_text, shares_in, signed_text
 from tests.summed import begun, sites, summed, taken, through
 
+pytestmark = pytest.mark.slow                                # each takes rounds
 PLAN = summed()
 WIDE = summed(("north", "south", "east", "west", "coast"), dropped=2, colluding=0)
 

@@ -20,6 +20,7 @@ from privacy.ledger import Ledger
 from tests.client.studies import PEOPLE, Scans, brain, patient, request, site, study
 from tests.summed import begun, sites, summed, taken, through
 
+pytestmark = pytest.mark.slow                                # each takes rounds
 PLAN = summed()
 
 
@@ -95,6 +96,17 @@ def test_a_round_that_was_passed_is_stale(tmp_path: Path) -> None:
         kept.unlink()
     assert code(here["north"].round(asked)) == "stale-request"   # the ledger remembers too
     assert len(events(tmp_path)) == 1
+
+
+def test_a_sum_that_was_forgotten_is_not_begun_again(tmp_path: Path) -> None:
+    """With fresh keys for the old name a site would sign a second story of one sum."""
+    here, summing = sites(PLAN, tmp_path), begun(PLAN)
+    through(summing, here, "story")
+    (kept,) = (tmp_path / "sites" / "north" / "sums").iterdir()
+    kept.unlink()
+    for asked in (begun(PLAN).requests()["north"], summing.requests()["north"]):
+        assert code(here["north"].round(asked)) == "sum-refused"
+    assert through(begun(PLAN, attempt=2), here) is not None
 
 
 def test_a_crash_between_the_charge_and_the_numbers_is_not_paid_twice(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from braing3n_core.errors import ReplyRefused
 from server.summing import Summing
 from tests.summed import begun, sites, summed, taken, through
 
+pytestmark = pytest.mark.slow                                # each takes rounds
 PLAN = summed()
 FIVE = summed(("north", "south", "east", "west", "coast"), dropped=2, colluding=0)
 

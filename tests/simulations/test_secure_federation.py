@@ -25,6 +25,7 @@ from simulations.mechanisms import with_mechanism
 from tests.client.studies import PEOPLE, brain, patient, stage
 from tests.summed import NAMES, initial, summed
 
+pytestmark = pytest.mark.slow                                # each takes rounds
 PLAN = summed()
 MANY = summed(("north", "south", "east", "west"), dropped=1)
 NOBODY = Cohort((patient(1, held_out=True),), ())
@@ -65,7 +66,6 @@ def test_a_whole_run_spends_the_plan_s_epsilon_and_says_what_each_round_took(tmp
     assert [row["replied"] for row in rows] == [sorted(NAMES)] * 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", ["keys", "letters", "numbers", "story", "shares"])
 def test_a_site_that_vanishes_at_any_step_takes_nobody_with_it(tmp_path: Path, step: str) -> None:
     rows = trained(MANY, tmp_path, lost("west", step))
@@ -75,7 +75,6 @@ def test_a_site_that_vanishes_at_any_step_takes_nobody_with_it(tmp_path: Path, s
     assert all(spent(tmp_path, site.name)[1] <= 4 for site in MANY.sites)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("step", "charged"), [("keys", 0), ("letters", 0), ("numbers", 1), ("story", 1), ("shares", 1)])
 def test_below_the_threshold_the_run_waits_and_goes_on_without_paying_twice(tmp_path: Path, step: str, charged: int) -> None:
     with pytest.raises(WaitingForSites, match=f"2 of 3 sites took step '{step}'"):
@@ -90,7 +89,6 @@ class Killed(BaseException):
     """The server dies here."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", ["keys", "letters", "numbers", "story", "shares"])
 def test_a_server_that_dies_in_any_step_takes_the_round_up_and_nobody_pays_twice(tmp_path: Path, step: str) -> None:
     def tamper(request: Request, reply: Reply) -> Reply | None:
@@ -104,7 +102,6 @@ def test_a_server_that_dies_in_any_step_takes_the_round_up_and_nobody_pays_twice
     assert {spent(tmp_path, name)[0] for name in NAMES} == {2}
 
 
-@pytest.mark.slow
 def test_a_site_that_lost_what_it_knew_of_a_sum_ends_the_attempt_and_another_is_paid(tmp_path: Path) -> None:
     """Its numbers are in nobody's sum: the others have paid for theirs, and a round more than planned is over the budget."""
 
@@ -121,7 +118,6 @@ def test_a_site_that_lost_what_it_knew_of_a_sum_ends_the_attempt_and_another_is_
     assert [spent(tmp_path, name)[0] for name in NAMES] == [1, 1, 0]
 
 
-@pytest.mark.slow
 def test_numbers_that_a_network_changed_stop_the_run_and_change_nothing(tmp_path: Path) -> None:
     def changed(request: Request, reply: Reply) -> Reply | None:
         site, header, values = reply
@@ -159,7 +155,6 @@ def shift(plan: TrainingPlan, out: Path) -> np.ndarray:
     return flat[flat != 0] / plan.stages[0].learning_rate
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 3.0])
 def test_at_equal_epsilon_the_aggregate_of_a_real_run_has_root_n_less_noise(tmp_path: Path, epsilon: float) -> None:
     """Eight sites, none of whom colludes: theory says sqrt(8) = 2.83, Renyi accounting of the sum costs up to an eighth."""
@@ -173,7 +168,6 @@ def test_at_equal_epsilon_the_aggregate_of_a_real_run_has_root_n_less_noise(tmp_
     assert 0.85 * math.sqrt(8) < ratio < 1.02 * math.sqrt(8)
 
 
-@pytest.mark.slow
 def test_a_recipe_under_another_mechanism_takes_as_many_steps_at_the_same_budget() -> None:
     local = summed(
         privacy={"mechanism": "local", "epsilon": 4.0, "delta": 1e-5}, rehearsal={},
