@@ -99,15 +99,13 @@ class Coordinator:
         self._sum.add(bounded(update, how.norm_bound) if how and how.norm_bound else update, self.plan.site(site).patients)
         self.replies.add(site)
         self.spent[site] = spent_by(header)
-        self.refused.pop(site, None)
-        self.codes.pop(site, None)
+        self.forgive(site)
 
     def accept_sum(self, change: np.ndarray, sites: Sequence[str]) -> None:
         """Take the change (n,) that a secure sum over `sites` makes, in place of their updates."""
         self.replies |= set(sites)
         for site in sites:
-            self.refused.pop(site, None)
-            self.codes.pop(site, None)
+            self.forgive(site)
         self._sum.add(checked("the secure sum", change, len(self.initial[self.state.stage])), 1)
 
     def note_refusal(self, site: str, header: Header) -> None:
@@ -116,10 +114,15 @@ class Coordinator:
         where = ", the details are in the site's own log" if code in set(RefusalCode) else ""
         self.refuse(site, f"{code}{where}", code)
 
+    def forgive(self, site: str) -> None:
+        """Drop what `site` refused before it spoke after all."""
+        self.refused.pop(site, None)
+        self.codes.pop(site, None)
+
     def forget_refusals(self) -> None:
         """Drop what sites said that asking again may change."""
         for site in [site for site in self.refused if self.codes[site] not in FOR_GOOD]:
-            del self.refused[site], self.codes[site]
+            self.forgive(site)
 
     @property
     def beyond_help(self) -> bool:

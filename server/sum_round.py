@@ -20,15 +20,17 @@ from braing3n_core.charges import terms
 from braing3n_core.errors import IntegrityError, ReplyRefused
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.state import load, save
+from privacy.egress import RefusalCode
 from privacy.errors import SumRefused
 from privacy.secure_sum import Terms
-from server.coordinator import Coordinator, spent_by
+from server.coordinator import FOR_GOOD, Coordinator, spent_by
 from server.summing import Summing
 
 if TYPE_CHECKING:
     from server.conduct import Progress, Reply, Sites
 
 _FILE: Final = "open-sum.safetensors"
+_ENDS: Final = {RefusalCode.SUM_REFUSED, RefusalCode.STALE_REQUEST, *FOR_GOOD}       # after other words it is asked again
 _ATTEMPTS: Final = 3                                         # at one round, in one session: each may cost the sites a round
 
 
@@ -64,14 +66,15 @@ def _through(run: Coordinator, summing: Summing, sites: Sites, progress: Progres
 
 def _step(run: Coordinator, summing: Summing, sites: Sites, progress: Progress) -> int:
     """Ask, and take what comes until everybody spoke, too few can, or the deadline is over."""
-    asked, deadline = summing.requests(), monotonic() + run.plan.federation.deadline_s
+    asked, heard, deadline = summing.requests(), set[str](), monotonic() + run.plan.federation.deadline_s
     messages = len(asked)
     for reply in sites.ask(asked):
         if reply is not None:
             messages += 1
+            heard.add(reply[0])
             _take(run, summing, reply, progress)
         progress.round(run.stage.name, run.state.rounds + 1, len(summing.spoken), len(run.plan.sites), closed=False)
-        if not summing.waiting or summing.hopeless or not monotonic() < deadline:
+        if asked.keys() <= heard or summing.hopeless or not monotonic() < deadline:
             break
     return messages
 
@@ -80,8 +83,9 @@ def _take(run: Coordinator, summing: Summing, reply: Reply, progress: Progress) 
     site, header, values = reply
     if header.get("kind") == "refusal" and site in summing.waiting:
         run.note_refusal(site, header)
-        summing.lost.add(site)
-        progress.line(f"{site} leaves the secure sum at step {summing.step!r}: {run.refused[site]}")
+        if header.get("code") in _ENDS:
+            summing.lost.add(site)
+        progress.line(f"{site} does not take step {summing.step!r} of the secure sum: {run.refused[site]}")
         return
     try:
         summing.accept(site, header, values)
@@ -90,6 +94,7 @@ def _take(run: Coordinator, summing: Summing, reply: Reply, progress: Progress) 
             run.refuse(site, str(error))
         progress.line(str(error))
         return
+    run.forgive(site)
     if header.get("kind") == "masked":
         run.spent[site] = spent_by(header)
 

@@ -85,6 +85,19 @@ def test_below_the_threshold_the_run_waits_and_goes_on_without_paying_twice(tmp_
     assert [row["replied"] for row in rows] == [sorted(NAMES)] * 2
 
 
+@pytest.mark.parametrize("code", ["ledger-busy", "internal", "interrupted"])
+def test_a_word_that_may_change_keeps_what_the_others_have_paid_for(tmp_path: Path, code: str) -> None:
+    def refusing(request: Request, reply: Reply) -> Reply | None:
+        if request.part is not None and (reply[0], request.part.step, request.round) == ("east", "numbers", 1):
+            return "east", {"kind": "refusal", "code": code}, None
+        return reply
+
+    with pytest.raises(WaitingForSites, match=f"east refused .{code}"):
+        trained(PLAN, tmp_path, refusing)
+    trained(PLAN, tmp_path)
+    assert {spent(tmp_path, name)[0] for name in NAMES} == {2}
+
+
 class Killed(BaseException):
     """The server dies here."""
 
