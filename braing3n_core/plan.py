@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -26,7 +25,10 @@ from pydantic import (
     model_validator,
 )
 
+from braing3n_core.budget import Privacy as Privacy
+from braing3n_core.budget import SecureSum as SecureSum
 from braing3n_core.errors import PlanRefused
+from braing3n_core.frozen import Frozen as Frozen
 from braing3n_core.models.presets import PRESETS, Preset
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -35,12 +37,6 @@ PresetName = Literal["tiny", "small", "base"]
 StageName = Literal["encoder", "decoder", "generator"]
 WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
-
-
-class Frozen(BaseModel):
-    """Settings that cannot be changed after they were read; a key nobody declared is refused, and so is NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Continuous(Frozen):
@@ -114,34 +110,8 @@ class Stage(Frozen):
     views: PositiveInt                     # draws per patient and step, averaged before clipping
     clip: PositiveFloat                    # L2 bound on one patient's gradient
     learning_rate: PositiveFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
     share: Fraction
-
-
-class Privacy(Frozen):
-    """The agreed patient-level budget: add or remove one patient with all scans.
-
-    `local`: every site is (epsilon, delta)-DP on its own, against everyone. `non-private`: no guarantee at all,
-    charged as infinity; refused outside rehearsals. `vote_epsilon` of the budget is kept for each round of the sites' vote
-    on copies among the candidates of a release; 0: no vote, and the certificate says so.
-    """
-
-    mechanism: Literal["local", "non-private"]
-    epsilon: PositiveFloat
-    delta: Annotated[float, Field(gt=0, lt=1)]
-    vote_epsilon: Annotated[float, Field(ge=0)] = 0.0
-    vote_rounds: Annotated[int, Field(ge=1, le=2)] = 1       # says nothing without a vote
-
-    @model_validator(mode="after")
-    def _something_is_left_to_train_with(self) -> Self:
-        if not self.training > 0:
-            raise ValueError(f"the vote takes all of epsilon={self.epsilon:g}; lower vote_epsilon or raise epsilon")
-        return self
-
-    @property
-    def training(self) -> float:
-        """Epsilon that the stages may spend together: the budget without what the vote is to cost."""
-        return self.epsilon - self.vote_epsilon * self.vote_rounds
 
 
 class Aggregate(Frozen):
@@ -199,7 +169,7 @@ class Release(Frozen):
     seed: int
     steps: PositiveInt = 12                # Heun steps of the sampler
     guidance: Annotated[float, Field(ge=0)] = 1.0             # of all conditions together
-    guidance_of: dict[str, Annotated[float, Field(ge=0)]] = {}                                 # or of each variable alone
+    guidance_of: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)        # or of each variable alone
     cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
 
     @property
@@ -269,6 +239,9 @@ class TrainingPlan(Frozen):
             raise ValueError(f"quorum={self.federation.quorum} is more than the {len(self.sites)} sites of the plan")
         if self.privacy.mechanism == "non-private" and self.rehearsal is None:
             raise ValueError('mechanism "non-private" is for rehearsals only; choose "local" and an epsilon')
+        steps: dict[str, int] = {stage.name: stage.local_steps for stage in self.stages}
+        aggregated = self.federation.aggregate is not None
+        self.privacy.refuse_what_cannot_be_summed(len(self.sites), self.federation.quorum, steps, aggregated)
         if self.start == "prior" and self.preset not in WITH_PRIOR:
             raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}

@@ -20,6 +20,20 @@ from braing3n_core.models.trainable import merge, select_trainable
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.state import flatten, unflatten
 from privacy.dp_sgd import trainable
+from privacy.sum_words import Step
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which step of a round's secure sum is asked for. Every attempt is a sum of its own, with keys of its own.
+
+    `told` is what a site must know of the others (privacy/sum_words.py). keys: nothing; letters: the signed keys of all;
+    numbers: the letters to this site; story: whose numbers arrived; shares: the stories that were signed.
+    """
+
+    attempt: int                                             # from 1
+    step: Step
+    told: str
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Request:
     stage: str
     round: int                                               # 1 to the stage's rounds
     values: np.ndarray                                       # float32 (n,), see at_stage
+    part: Part | None = None                                 # of a secure sum; values are empty but where numbers are asked
 
     @property
     def digest(self) -> str:

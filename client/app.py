@@ -12,11 +12,13 @@ from flwr.clientapp import ClientApp
 from braing3n_core.data.phantom import write_hospital
 from braing3n_core.errors import ReplyRefused
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.protocol import Request
+from braing3n_core.protocol import Part, Request
 from braing3n_core.settings import Settings
+from client.enrolled import phantoms
 from client.refusal import refuse
 from client.site import Site
 from privacy.egress import Cleared
+from privacy.sum_words import STEPS
 
 app = ClientApp()
 _NO_ANSWER = Error(code=2, reason="the node could not read its settings; its own log says why")
@@ -50,7 +52,7 @@ def _asked(settings: Settings, name: str, message: Message | None) -> Cleared:
     try:
         if settings.plan.rehearsal is not None:
             write_hospital(settings.bids(name), settings.plan.site(name), settings.plan)
-        site = _site(settings.plan.canonical(), name, settings.folder(name), settings.bids(name))
+        site = _site(settings, name)
         return site.ready() if message is None else site.round(request_of(message))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
         return refuse(name, settings.folder(name), error)
@@ -61,8 +63,14 @@ def request_of(message: Message) -> Request:
     config, arrays = message.content.config_records["request"], message.content.array_records["values"].to_numpy_ndarrays()
     if len(arrays) != 1:
         raise ReplyRefused("the request holds no single array; the sender runs another version")
+    part = None
+    if "step" in config:
+        attempt, step = config["attempt"], str(config["step"])
+        if not (isinstance(attempt, int) and step in STEPS):
+            raise ReplyRefused("the request asks for no step of a secure sum that there is; the sender runs another version")
+        part = Part(attempt, step, str(config["told"]))
     number = config["round"]
-    return Request(str(config["plan"]), str(config["stage"]), number if isinstance(number, int) else -1, arrays[0])
+    return Request(str(config["plan"]), str(config["stage"]), number if isinstance(number, int) else -1, arrays[0], part)
 
 
 def reply(message: Message, answers: Iterable[Cleared]) -> Message:
@@ -86,7 +94,12 @@ def _played(settings: Settings, context: Context) -> list[str]:
     return [site.name for index, site in enumerate(settings.plan.sites) if index % parts == part]
 
 
+def _site(settings: Settings, name: str) -> Site:
+    folders = tuple((site.name, settings.folder(site.name)) for site in settings.plan.sites)
+    return _played_here(settings.plan.canonical(), name, folders, settings.bids(name))
+
+
 @cache
-def _site(plan: str, name: str, folder: Path, bids: Path) -> Site:
+def _played_here(plan: str, name: str, folders: tuple[tuple[str, Path], ...], bids: Path) -> Site:
     """A worker process keeps the sites it played, so that scans are read once; their ledgers are free between requests."""
-    return Site(name, TrainingPlan.from_json(plan), folder, bids)
+    return Site(name, TrainingPlan.from_json(plan), dict(folders)[name], bids, enrolled=phantoms(dict(folders), name))

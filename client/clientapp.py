@@ -19,8 +19,11 @@ from client.site_file import SiteFile
 _pull = flower.pull_task_input
 
 
-def main(folder: str) -> NoReturn:
-    """Answer one message for the site in `folder`, as flower-superexec asked in this process's arguments."""
+def main(folder: str, key: str) -> NoReturn:
+    """Answer one message for the site in `folder`, as flower-superexec asked in this process's arguments.
+
+    `key` is the path at which `braing3n-site join` holds the site's private key in memory.
+    """
     site = SiteFile.load(Path(folder))
     bundles: list[bytes] = []
 
@@ -33,7 +36,7 @@ def main(folder: str) -> NoReturn:
         # Flower gives a task up that is silent for a minute: its heartbeat has to beat before torch is loaded.
         from client.answer import answered  # noqa: PLC0415
 
-        return answered(site, message, context, bundles[-1])
+        return answered(site, message, context, bundles[-1], Path(key))
 
     def redacted(code: int, reason: str) -> Error:
         from client.refusal import note  # noqa: PLC0415 - as above

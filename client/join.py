@@ -36,7 +36,7 @@ def join(site: SiteFile, passphrase_file: Path | None, say: Say) -> NoReturn:
         raise UsageError(f"{site.key.name} and {site.key.name}.pub are not one key; restore the pair")
     home = site.folder / "flower"
     with _alone(site.folder / "join.lock"), _in_memory(key) as file:
-        write_gate(site.folder)
+        write_gate(site.folder, Path(f"/proc/{os.getpid()}/fd/{file}"))
         _make_empty(home)
         end_all(home)                                        # what a killed join left behind
         try:
@@ -45,11 +45,14 @@ def join(site: SiteFile, passphrase_file: Path | None, say: Say) -> NoReturn:
             end_all(home)
 
 
-def write_gate(folder: Path) -> Path:
-    """<site>/bin/flwr-clientapp, which Flower finds before its own. It imports from the installation alone."""
+def write_gate(folder: Path, key: Path) -> Path:
+    """<site>/bin/flwr-clientapp, which Flower finds before its own. It imports from the installation alone.
+
+    `key`: where processes of this user find the site's key, as long as this one lives.
+    """
     path = folder / "bin" / "flwr-clientapp"
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    code = f"from client.clientapp import main; main({str(folder)!r})"
+    code = f"from client.clientapp import main; main({str(folder)!r}, {str(key)!r})"
     write_atomically(path, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(code)} "$@"\n'.encode())
     path.chmod(0o700)
     return path
@@ -117,9 +120,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_memory(key: SigningKey) -> Iterator[int]:
-    """The key as a file that is on no disk, for the one child that it is passed to."""
+    """The key as a file that is on no disk, for the node that it is passed to and for the gate, which signs with it."""
     file = os.memfd_create("key")
     try:
+        os.fchmod(file, 0o600)
         os.write(file, key.openssh())
         yield file
     finally:

@@ -1,7 +1,8 @@
-"""One round of DP-SGD on one site's patients."""
+"""One round on one site's patients: some steps of DP-SGD, or one step's numbers for a secure sum."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,10 +14,11 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage
 from braing3n_core.state import flatten
 from braing3n_core.training import Prepared, make_rows, row_loss
-from privacy.dp_sgd import PoissonSampler, Rows, clipped_sum, private_gradient, refuse_disagreement, trainable
+from privacy.dp_sgd import PoissonSampler, Rows, clipped_each, clipped_sum, private_gradient, refuse_disagreement, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import NonPrivate, SampledGaussian
-from privacy.randomness import Randomness
+from privacy.randomness import Randomness, SecretNoise
+from privacy.secure_sum import Noisy, Terms, noisy_sum
 
 Charged = SampledGaussian | NonPrivate
 _ENGINE: Final = "fast"
@@ -52,6 +54,18 @@ def train_round(
         _step(model, stage, _gradient(model, stage, rows, declared, event, randomness), velocity)
     changed: np.ndarray = flatten(trainable(model)) - before
     return changed
+
+
+def noisy_numbers(model: Brain, stage: Stage, patients: Sequence[Prepared], terms: Terms) -> Noisy:
+    """One step for a secure sum: whole numbers of the sampled patients' gradients, with this site's share of the noise.
+
+    Guarantee: added up over the sites, what `terms.event` at the stage's sample rate pays for; by itself, terms.local_event.
+    Every patient joins by Poisson sampling, is clipped over all scans, and rounded alone. Nothing in it can be replayed.
+    """
+    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7)))
+    drawn = PoissonSampler[Prepared](stage.sample_rate, SecretNoise()).draw(patients)
+    rows = (make_rows(patient, stage, model, generator) for patient in drawn)
+    return noisy_sum(clipped_each(model, rows, row_loss(stage.name), stage.clip), terms)
 
 
 def _compare_engines(model: Brain, stage: Stage, patients: Sequence[Prepared]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from braing3n_core.errors import Braing3nError, DataRefused, IntegrityError, PlanRefused, ReplyRefused, UsageError
 from privacy.egress import Cleared, Egress, Refusal, RefusalCode
-from privacy.errors import BudgetExhausted, EgressRefused, LedgerBusy, MechanismRefused, PrivacyError
+from privacy.errors import BudgetExhausted, EgressRefused, LedgerBusy, MechanismRefused, PrivacyError, SumRefused
 
 
 class StaleRequest(Braing3nError):
@@ -26,6 +26,7 @@ _CODES: dict[type[BaseException], RefusalCode] = {           # the first that fi
     IntegrityError: RefusalCode.INTEGRITY,
     BudgetExhausted: RefusalCode.BUDGET_EXHAUSTED,
     LedgerBusy: RefusalCode.LEDGER_BUSY,
+    SumRefused: RefusalCode.SUM_REFUSED,
     MechanismRefused: RefusalCode.MECHANISM_REFUSED,
     EgressRefused: RefusalCode.EGRESS_REFUSED,
     PrivacyError: RefusalCode.INTEGRITY,

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from braing3n_core.agreement import Agreement
 from braing3n_core.bundle import installed_digest
+from braing3n_core.charges import everything, refuse_weak_fallback
 from braing3n_core.console import for_programs
-from braing3n_core.errors import Braing3nError
+from braing3n_core.errors import Braing3nError, PlanRefused
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from client.approvals import read_agreement, refuse_other_code
 from client.site_file import SiteFile
-from privacy.accountant import calibrate, epsilon
+from privacy.accountant import epsilon, epsilon_alone
 from privacy.egress import RefusalCode
 from privacy.errors import PrivacyError
-from privacy.events import Event, SampledGaussian
+from privacy.events import Event
 from privacy.ledger import Book, read_chain
 from privacy.signing import PublicKey
 
@@ -58,6 +59,10 @@ class Review:
     alone: float                                             # of this plan on its own
     together: float                                          # after it: epsilons do not add up, losses do
     allowed: float                                           # by this hospital's policy, for ever
+    alone_fallback: float                                    # as `alone`, against the server and all other sites together
+    fallback: float                                          # as `together`
+    fallback_allowed: float
+    protection: tuple[str, ...]                              # who is kept from what, in words
     objections: tuple[str, ...]
 
     def as_json(self) -> str:
@@ -70,9 +75,9 @@ def review(site: SiteFile, path: Path) -> Review:
     agreement = read_agreement(site, path)
     plan = agreement.plan
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
-    past, future = _past(site, plan), _events(plan)
-    together = epsilon([*past, *future], plan.privacy.delta)
-    return Review(
+    past, future, delta = _past(site, plan), everything(plan, sizes), plan.privacy.delta
+    together, fallback = epsilon([*past, *future], delta), epsilon_alone([*past, *future], delta)
+    found = Review(
         study=plan.study,
         question=plan.question,
         digest=plan.digest,
@@ -82,16 +87,26 @@ def review(site: SiteFile, path: Path) -> Review:
         installed=version("braing3n"),
         partners={known.name: known.patients for known in plan.sites},
         mechanism=plan.privacy.mechanism,
-        delta=plan.privacy.delta,
+        delta=delta,
         leaves=tuple(
             Leaves(stage.name, stage.trainable, stage.rounds, size) for stage, size in zip(plan.stages, sizes, strict=True)
         ),
-        spent=epsilon(past, plan.privacy.delta) if past else 0.0,
-        alone=epsilon(future, plan.privacy.delta),
+        spent=epsilon(past, delta) if past else 0.0,
+        alone=epsilon(future, delta),
         together=together,
         allowed=site.policy.epsilon,
-        objections=(*site.policy.objections(plan, site.name), *_cost(site, together), *_code(agreement)),
+        alone_fallback=epsilon_alone(future, delta),
+        fallback=fallback,
+        fallback_allowed=site.policy.fallback,
+        protection=(),
+        objections=(
+            *site.policy.objections(plan, site.name),
+            *_cost(site, together, fallback),
+            *_fallback(plan, sizes),
+            *_code(agreement),
+        ),
     )
+    return replace(found, protection=tuple(_protection(found, plan)))
 
 
 def in_words(found: Review) -> Iterator[str]:
@@ -101,26 +116,45 @@ def in_words(found: Review) -> Iterator[str]:
     yield f"signed by the consortium's key {found.signer[:16]}; hold these digits against those you were told"
     yield f"code: braing3n {found.version}, here {found.installed}; no code comes with the plan"
     yield f"with {', '.join(f'{site} ({patients} patients)' for site, patients in found.partners.items())}"
-    yield f"what leaves {found.site}, each a noised sum over many patients ({found.mechanism}):"
+    hidden = ", hidden under masks until it is added to other hospitals'" if found.mechanism == "secure-sum" else ""
+    yield f"what leaves {found.site}, each a noised sum over many patients ({found.mechanism}){hidden}:"
     for row in found.leaves:
         yield f"  {row.stage:<10} {row.messages} messages of {row.numbers} numbers ({row.trainable}), {row.megabytes:.2f} MB"
+    if hidden:
+        yield "  with each of them public keys, sealed letters and shares of random secrets, made of nothing about patients"
     yield f"  and ready, or one of {len(RefusalCode)} fixed words for why not; no scan, table, loss, count, path or error text"
     yield (
         f"cost to one patient at delta {found.delta:g}: spent so far {found.spent:.3g}, this plan alone {found.alone:.3g}, "
         f"together {found.together:.3g} of {found.allowed:g} allowed here"
     )
+    yield from found.protection
     yield from (f"forbidden here: {objection}" for objection in found.objections)
     yield "it may not be approved" if found.objections else "it may be approved: braing3n-site approve"
 
 
-def _events(plan: TrainingPlan) -> list[Event]:
-    """Everything the plan would charge, at the noise that this site itself calibrates."""
-    rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in plan.stages]
-    noise = calibrate(rows, plan.privacy.epsilon, plan.privacy.delta)
-    return [
-        SampledGaussian(stage.name, sigma, stage.sample_rate, stage.rounds * stage.local_steps)
-        for stage, sigma in zip(plan.stages, noise, strict=True)
-    ]
+def _protection(found: Review, plan: TrainingPlan) -> Iterator[str]:
+    """What stands between a patient here and whom, in the words of the plan's mechanism."""
+    rests_on = plan.privacy.secure_sum
+    if rests_on is None:
+        yield "against everybody, the server and the other hospitals included: each message is noised here, before it leaves"
+        return
+    others, some = len(plan.sites) - 1, rests_on.colluding
+    yield (
+        f"the server sees the sum over at least {plan.federation.quorum} of {others + 1} hospitals, never this one's numbers "
+        "alone; recipients see less"
+    )
+    yield (
+        f"this holds against the server and up to {some} other hospital{'' if some == 1 else 's'} that work with it, or for "
+        f"themselves, if the other {others - some} are honest; up to {rests_on.dropped} may be missing from a round"
+    )
+    if some == 0:
+        yield "  not even against one other hospital that takes its own numbers off the sum: to it, the next line applies"
+    yield (
+        f"against the server and all {others} other hospitals together only this hospital's own noise counts: epsilon "
+        f"{found.alone_fallback:.3g} by this plan, {found.fallback:.3g} with what was spent, of {found.fallback_allowed:g} "
+        f"allowed here; the plan states {rests_on.fallback_epsilon:g}"
+    )
+    yield "keys that hide the numbers are signed with the hospitals' own, which come with the plan: no server can add another"
 
 
 def _past(site: SiteFile, plan: TrainingPlan) -> list[Event]:
@@ -135,7 +169,19 @@ def _past(site: SiteFile, plan: TrainingPlan) -> list[Event]:
     return [held.event for held in book.reservations if not held.purpose.startswith(f"{plan.digest}/")]
 
 
-def _cost(site: SiteFile, together: float) -> Iterator[str]:
+def _fallback(plan: TrainingPlan, sizes: Sequence[int]) -> Iterator[str]:
+    try:
+        refuse_weak_fallback(plan, sizes)
+    except PlanRefused as error:
+        yield str(error)
+
+
+def _cost(site: SiteFile, together: float, fallback: float) -> Iterator[str]:
+    if fallback > together and not fallback <= site.policy.fallback:
+        yield (
+            f"against the server and all other hospitals together a patient comes to epsilon {fallback:.3g} of "
+            f"{site.policy.fallback:g} allowed"
+        )
     if not together <= site.policy.epsilon:
         yield f"with what was spent before, a patient comes to epsilon {together:.3g} of {site.policy.epsilon:g} allowed"
 

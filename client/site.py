@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from braing3n_core.charges import Charge, charges, refuse_weak_fallback, secure_sum
 from braing3n_core.data.cohort import Cohort, load_cohort
 from braing3n_core.errors import IntegrityError, PlanRefused, ReplyRefused, UsageError
 from braing3n_core.files import write_atomically
@@ -19,15 +20,16 @@ from braing3n_core.journal import journal
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
-from braing3n_core.protocol import Request, at_stage, digest_of
+from braing3n_core.protocol import Request, at_stage, digest_of, initial_values
 from braing3n_core.training import Prepared, prepare
+from client.enrolled import Enrolled
 from client.local_round import Charged, train_round
 from client.refusal import StaleRequest, note, refuse
+from client.secure_round import Turn
 from client.vote import Ballot, cast
-from privacy.accountant import calibrate
 from privacy.dp_sgd import trainable
 from privacy.egress import Cleared, Egress, Ready, Update, purpose_of
-from privacy.events import NonPrivate, SampledGaussian
+from privacy.events import SampledGaussian, SecureSummed
 from privacy.ledger import Ledger, Reservation
 from privacy.randomness import Randomness, ReplayableNoise, SecretNoise
 
@@ -58,6 +60,8 @@ class Site:
         bids: Path,
         limit: float | None = None,
         *,
+        fallback: float | None = None,
+        enrolled: Enrolled | None = None,
         model_source: ModelSource = load_prior,
         cohort_source: CohortSource = load_cohort,
     ) -> None:
@@ -66,6 +70,7 @@ class Site:
         if not (limit is None or limit > 0):
             raise UsageError(f"the site's own limit is epsilon={limit}; give a positive number, or none to follow the plan")
         self._own_limit = math.inf if limit is None else limit
+        self._own_fallback, self._enrolled = math.inf if fallback is None else fallback, enrolled
         self._model_source, self._cohort_source = model_source, cohort_source
         self._prepared: tuple[str, list[Prepared]] = ("", [])
 
@@ -95,19 +100,34 @@ class Site:
             return math.inf
         return min(self.plan.privacy.epsilon, self._own_limit)
 
-    def event(self, stage: Stage) -> Charged:
+    @property
+    def fallback_limit(self) -> float:
+        """The same against the server and all other sites together: of a plan with secure sums, or this site's own."""
+        return min(secure_sum(self.plan).fallback_epsilon, self._own_fallback)
+
+    @property
+    def enrolled(self) -> Enrolled:
+        """Whose keys count in a secure sum. Raises UsageError if this site was given none."""
+        if self._enrolled is None:
+            raise UsageError("a secure sum needs the sites' keys, and this site was given none; join with `join`")
+        return self._enrolled
+
+    def event(self, stage: Stage) -> Charge:
         """What one round of `stage` costs."""
-        if self.plan.privacy.mechanism == "non-private":
-            return NonPrivate(stage.name)
-        return SampledGaussian(stage.name, self._noise[stage.name], stage.sample_rate, stage.local_steps)
+        return self._charges[stage.name]
+
+    def model(self) -> Brain:
+        """The public prior, fresh."""
+        return self._model_source(self.plan)
 
     @cached_property
-    def _noise(self) -> dict[str, float]:
-        """Noise multiplier by stage, such that all rounds of all stages together spend what the plan keeps for training."""
-        stages = self.plan.stages
-        rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
-        multipliers = calibrate(rows, self.plan.privacy.training, self.plan.privacy.delta)
-        return {stage.name: multiplier for stage, multiplier in zip(stages, multipliers, strict=True)}
+    def sizes(self) -> tuple[int, ...]:
+        """How many numbers each stage trains."""
+        return tuple(len(values) for values in initial_values(self.model(), self.plan))
+
+    @cached_property
+    def _charges(self) -> dict[str, Charge]:
+        return charges(self.plan, self.sizes if self.plan.privacy.secure_sum else ())
 
     @cached_property
     def _cohort(self) -> Cohort:
@@ -117,7 +137,7 @@ class Site:
         return cohort
 
     @cached_property
-    def _order(self) -> dict[str, int]:
+    def order(self) -> dict[str, int]:
         """Purpose of every round of the plan -> its place in the run."""
         rounds = [(stage.name, number) for stage in self.plan.stages for number in range(1, stage.rounds + 1)]
         return {purpose_of(self.plan.digest, stage, number): place for place, (stage, number) in enumerate(rounds)}
@@ -135,26 +155,33 @@ class Site:
     def _ready(self, ledger: Ledger, egress: Egress) -> Cleared:
         for stage in self.plan.stages:
             self.event(stage)
-        self._model_source(self.plan)
+        if self.plan.privacy.secure_sum:
+            refuse_weak_fallback(self.plan, self.sizes)
+            _ = self.enrolled.own(), self.enrolled.roster()
+        self.model()
         _ = self.limit, self._cohort
         return egress.send(Ready(self.name, self.plan.digest))
 
     def _round(self, ledger: Ledger, egress: Egress, request: Request) -> Cleared:
         # 1. Is it a round of this plan, and not one that was answered or passed?
         stage, purpose = self._asked(request)
+        if self.plan.privacy.mechanism == "secure-sum":
+            return Turn(self, ledger, egress, request, stage).answer()
         answered = [r for r in ledger.reservations if r.purpose == purpose and ledger.released(r) is not None]
         if answered:
             return self._again(ledger, egress, request, answered[0])
         self._refuse_stale(ledger, purpose)
         # 2. Do the values fit the model, and are there patients? Neither depends on what the server could learn by asking.
-        model = self._model_source(self.plan)
+        model = self.model()
         at_stage(model, self.plan, stage.name, request.values)
-        cohort, event, limit = self._cohort, self.event(stage), self.limit
+        _, event, limit = self._cohort, self.event(stage), self.limit
+        if isinstance(event, SecureSummed):
+            raise PlanRefused("this plan's rounds are secure sums; the sender has another plan")
         # 3. Pay, then train. What fails from here on was seen by nobody but may depend on patients: it stays paid.
         reservation = ledger.standing(event, purpose) or ledger.reserve(event, purpose, limit)
         try:
-            values = self._trained(model, stage, cohort, event, request)
-            write_atomically(self._kept(reservation), request.digest.encode() + values.astype("<f4").tobytes())
+            values = self._trained(model, stage, event, request)
+            write_atomically(self.kept(reservation), request.digest.encode() + values.astype("<f4").tobytes())
             return egress.send(self._update(request, request.digest, reservation, values), _trainable_size(model))
         except Exception:
             ledger.abandon(reservation)
@@ -166,19 +193,21 @@ class Site:
         stage = self.plan.stage(request.stage)
         if not (type(request.round) is int and 1 <= request.round <= stage.rounds):
             raise PlanRefused(f"stage {stage.name} has {stage.rounds} rounds and no other; ask for one of them")
+        if request.part is not None and self.plan.privacy.mechanism != "secure-sum":
+            raise PlanRefused("the request is for a secure sum, which the plan does not take; the sender has another plan")
         if not (type(request.values) is np.ndarray and request.values.dtype == np.float32 and request.values.ndim == 1):
             raise ReplyRefused("the request's values are not one float32 array; the sender runs another version")
         return stage, purpose_of(request.plan, stage.name, request.round)
 
     def _refuse_stale(self, ledger: Ledger, purpose: str) -> None:
-        places = [self._order[r.purpose] for r in ledger.reservations if r.purpose in self._order and ledger.released(r)]
-        if not self._order[purpose] > max(places, default=-1):
+        places = [self.order[r.purpose] for r in ledger.reservations if r.purpose in self.order and ledger.released(r)]
+        if not self.order[purpose] > max(places, default=-1):
             raise StaleRequest("this site already answered a later round; resume the run from its newest checkpoint")
 
     def _again(self, ledger: Ledger, egress: Egress, request: Request, reservation: Reservation) -> Cleared:
         """The answer that was given before, from this site's own folder."""
         try:
-            kept = self._kept(reservation).read_bytes()
+            kept = self.kept(reservation).read_bytes()
         except OSError as error:
             raise IntegrityError("the answer to this round is gone; restore the site's folder, or skip the round") from error
         start, values = kept[:64].decode("ascii", "replace"), np.frombuffer(kept[64 : len(kept) // 4 * 4], dtype="<f4")
@@ -189,23 +218,24 @@ class Site:
     def _update(self, request: Request, start: str, reservation: Reservation, values: np.ndarray) -> Update:
         return Update(self.name, self.plan.digest, request.stage, request.round, start, reservation, values)
 
-    def _kept(self, reservation: Reservation) -> Path:
+    def kept(self, reservation: Reservation, kind: str = "f32") -> Path:
+        """Where the value that `reservation` pays for is kept, to be sent again."""
         folder = self.folder / "answers"
         folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{reservation.digest}.f32"
+        return folder / f"{reservation.digest}.{kind}"
 
-    def _trained(self, model: Brain, stage: Stage, cohort: Cohort, event: Charged, request: Request) -> np.ndarray:
+    def _trained(self, model: Brain, stage: Stage, event: Charged, request: Request) -> np.ndarray:
         randomness, generator = self._randomness(event, request)
-        patients = self._patients(model, stage, cohort, request)
+        patients = self.patients_at(model, stage, request.values)
         return train_round(model, stage, patients, self._declared, event, randomness, generator)
 
-    def _patients(self, model: Brain, stage: Stage, cohort: Cohort, request: Request) -> list[Prepared]:
+    def patients_at(self, model: Brain, stage: Stage, values: np.ndarray) -> list[Prepared]:
         """Training patients as the stage sees them, kept as long as the earlier stages' tensors stay the same."""
-        earlier = request.values[: len(request.values) - _trainable_size(model)]
+        earlier = values[: len(values) - _trainable_size(model)]
         key = f"{stage.name}/{digest_of(earlier)}"
         if self._prepared[0] != key:
             self._prepared = ("", [])                        # two stages' tensors never share the memory
-            self._prepared = (key, [prepare(stage.name, model, patient.scans) for patient in cohort.training])
+            self._prepared = (key, [prepare(stage.name, model, patient.scans) for patient in self._cohort.training])
         return self._prepared[1]
 
     def _randomness(self, event: Charged, request: Request) -> tuple[Randomness, torch.Generator]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from braing3n_core.console import for_programs
 from braing3n_core.errors import DataRefused
-from privacy.accountant import epsilon
+from privacy.accountant import epsilon, epsilon_alone
 from privacy.egress import refuse_lost_records
 from privacy.errors import LedgerCorrupt
 from privacy.ledger import Book, Reservation, read_chain
@@ -31,6 +31,7 @@ class Statement:
     """What one patient of this site has spent, over everything that ever used these patients."""
 
     epsilon: float
+    alone: float                                             # the same against the server and all other sites of secure sums
     delta: float
     head: str                                                # digest of the last record: keep it elsewhere
     records: int
@@ -51,13 +52,16 @@ def read_statement(folder: Path, *, verify: bool = False) -> Statement:
     if verify:
         refuse_lost_records(lambda head: head in book.heads, folder / "audit.jsonl")
     return Statement(
-        epsilon(book.events, book.delta), book.delta, book.head, records, tuple(_lines(book)), audited=verify
-    )
+        epsilon(book.events, book.delta), epsilon_alone(book.events, book.delta), book.delta, book.head, records,
+        tuple(_lines(book)), audited=verify,
+    )  # fmt: skip
 
 
 def in_words(statement: Statement) -> Iterator[str]:
     """The same for a person."""
     yield f"spent: epsilon {statement.epsilon:.4g} at delta {statement.delta:g}, of one patient with all scans and visits"
+    if statement.alone > statement.epsilon:
+        yield f"  against the server and all other sites of its secure sums together: epsilon {statement.alone:.4g}"
     for line in statement.lines:
         given_up = f", {line.abandoned} given up" if line.abandoned else ""
         rounds = f"{line.rounds} rounds paid for, {line.released} answered{given_up}"

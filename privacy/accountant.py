@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -28,6 +28,14 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     """
     account = _account(events, delta)
     return math.inf if account is None else _spent(account, delta)
+
+
+def epsilon_alone(events: Sequence[Event], delta: float) -> float:
+    """Privacy spent on one patient against the server and ALL other sites working together: the local fallback.
+
+    Of a secure sum only the noise of the patient's own site is unknown to them; every other event costs what it costs.
+    """
+    return epsilon([event.alone if isinstance(event, SecureSummed) else event for event in events], delta)
 
 
 def epsilon_upper(events: Sequence[Event], delta: float) -> float:
@@ -104,6 +112,35 @@ def calibrate(stages: Sequence[tuple[float, int, float]], target: float, delta: 
 
     Guarantee: epsilon of the returned noise is <= target, and within 1 % of it.
     """
+
+    def spent(sigmas: Sequence[float]) -> float:
+        rows = zip(sigmas, stages, strict=True)
+        return epsilon([SampledGaussian("", sigma, rate, steps) for sigma, (rate, steps, _) in rows], delta)
+
+    return _calibrated(stages, target, spent)
+
+
+def calibrate_sums(
+    stages: Sequence[tuple[float, int, float]], numbers: Sequence[tuple[float, int]], target: float, delta: float
+) -> tuple[float, ...]:
+    """Noise variances for secure sums: `calibrate`, for sums of whole numbers of (L2 bound, size), one for each stage.
+
+    Guarantee: epsilon of the returned noise is <= target, and within 1 % of it.
+    """
+
+    def variances(sigmas: Sequence[float]) -> tuple[float, ...]:
+        return tuple(sigma * bound * sigma * bound for sigma, (bound, _) in zip(sigmas, numbers, strict=True))
+
+    def spent(sigmas: Sequence[float]) -> float:
+        rows = zip(variances(sigmas), stages, numbers, strict=True)
+        return epsilon([SecureSummed("", v, bound, size, rate, steps, 1) for v, (rate, steps, _), (bound, size) in rows], delta)
+
+    return variances(_calibrated(stages, target, spent))
+
+
+def _calibrated(
+    stages: Sequence[tuple[float, int, float]], target: float, spent: Callable[[Sequence[float]], float]
+) -> tuple[float, ...]:
     if not (target > 0 and math.isfinite(target)):
         raise MechanismRefused(f"target epsilon {target} must be a finite positive number")
     if not stages:
@@ -112,16 +149,12 @@ def calibrate(stages: Sequence[tuple[float, int, float]], target: float, delta: 
     def sigmas(scale: float) -> tuple[float, ...]:
         return tuple(scale * rate * math.sqrt(steps / share) for rate, steps, share in stages)
 
-    def spent(scale: float) -> float:
-        rows = zip(sigmas(scale), stages, strict=True)
-        return epsilon([SampledGaussian("", sigma, rate, steps) for sigma, (rate, steps, _) in rows], delta)
-
     low = high = 1.0
-    while spent(high) > target:
+    while not spent(sigmas(high)) <= target:
         high *= 2
-    while low > 1e-3 and spent(low) <= target:
+    while low > 1e-3 and spent(sigmas(low)) <= target:
         low, high = low / 2, low
-    while not 0.99 * target <= spent(high) <= target:
+    while not 0.99 * target <= spent(sigmas(high)) <= target:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
+        low, high = (low, middle) if spent(sigmas(middle)) <= target else (middle, high)
     return sigmas(high)

@@ -8,7 +8,7 @@ Random draws (masks, times, noise) are made outside the model's forward, so ever
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -20,12 +20,12 @@ from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
 from privacy.fast_engine import fast
 from privacy.gradients import PatientGradients, RowLoss, Rows, loop, trainable, witness
-from privacy.mechanism import Bounded, Tensors, add_noise, clip_factors
+from privacy.mechanism import Bounded, Tensors, add_noise, clip, clip_factors
 from privacy.randomness import Randomness
 
 __all__ = [
-    "ClippedSum", "Engine", "PoissonSampler", "RowLoss", "Rows", "clipped_sum", "private_gradient", "refuse_disagreement",
-    "trainable",
+    "ClippedSum", "Engine", "PoissonSampler", "RowLoss", "Rows", "clipped_each", "clipped_sum", "private_gradient",
+    "refuse_disagreement", "trainable",
 ]  # fmt: skip
 Engine = Literal["loop", "fast", "opacus"]
 Key = TypeVar("Key")
@@ -83,6 +83,19 @@ def clipped_sum(
             norms.append(torch.stack(list(gradients.squares().values())).sum(0).sqrt().cpu())
             gradients.add_to(total, clip_factors(norms[-1], l2_bound))
     return ClippedSum(Bounded({name: tensor.detach() for name, tensor in total.items()}, l2_bound), torch.cat(norms))
+
+
+def clipped_each(model: nn.Module, patients: Iterable[Rows], row_loss: RowLoss, l2_bound: float) -> Iterator[Bounded]:
+    """Every patient's gradient by itself, clipped to `l2_bound` in joint L2 norm over all trainable tensors, in name order.
+
+    Guarantee: each is finite and within its bound (privacy.mechanism.clip), whatever the other patients are. One at a time, by
+    the reference engine: a secure sum rounds every patient before it adds up, so it cannot take a sum.
+    """
+    names = sorted(trainable(model))
+    for rows in patients:
+        with _buffers_unchanged(model):
+            (gradient,) = loop(model, [rows], row_loss)
+        yield clip({name: gradient.tensors[name] for name in names}, l2_bound)
 
 
 def refuse_disagreement(

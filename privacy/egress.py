@@ -16,13 +16,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import numpy as np
 
 from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
-from privacy.events import RandomisedResponse, Unbounded, to_record
+from privacy.events import RandomisedResponse, SecureSummed, Unbounded, to_record
 from privacy.ledger import Ledger, Reservation, sync_folder
+from privacy.signing import unverified
+from privacy.sum_words import STEPS, Step, keys_in, letters_in, shares_in, story_in
 
 Header = Mapping[str, str | int | float]
 LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
@@ -45,6 +47,7 @@ class RefusalCode(StrEnum):
     MECHANISM_REFUSED = "mechanism-refused"
     EGRESS_REFUSED = "egress-refused"                        # what training made may not leave
     REQUEST_REFUSED = "request-refused"                      # the request's values do not fit the model
+    SUM_REFUSED = "sum-refused"                              # this secure sum cannot go on here; one with fresh keys may
     STALE_REQUEST = "stale-request"                          # the run went past this round
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"
@@ -65,6 +68,7 @@ _EXIT_CODES: Final[dict[RefusalCode, int]] = {
     RefusalCode.MECHANISM_REFUSED: 6,
     RefusalCode.EGRESS_REFUSED: 6,
     RefusalCode.REQUEST_REFUSED: 1,
+    RefusalCode.SUM_REFUSED: 1,
     RefusalCode.STALE_REQUEST: 1,
     RefusalCode.INTERRUPTED: 130,
     RefusalCode.INTERNAL: 1,
@@ -116,7 +120,37 @@ class Vote:
     bits: str
 
 
-Message = Ready | Refusal | Update | Vote
+@dataclass(frozen=True)
+class SumWords:
+    """What a step of a secure sum says in words: keys, letters, who took part, shares of secrets (privacy/sum_words.py).
+
+    Free: made of random keys and of who took part, never of patients. What shares open was paid for by each `Masked`.
+    """
+
+    site: str
+    plan: str                                                # digest
+    stage: str
+    round: int
+    attempt: int
+    step: Step
+    said: str
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A site's noisy whole numbers under its masks, (n,) uint32. Paid for by `reservation`, as if the sum were opened."""
+
+    site: str
+    plan: str                                                # digest
+    stage: str
+    round: int
+    attempt: int
+    start: str                                               # SHA-256 of the values the server sent, hex
+    reservation: Reservation
+    values: np.ndarray
+
+
+Message = Ready | Refusal | Update | Vote | SumWords | Masked
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +162,7 @@ class Cleared:
     """
 
     header: Header
-    values: np.ndarray | None                                # (n,) float32, read-only
+    values: np.ndarray | None                                # (n,) float32, or uint32 under masks; read-only
     key: InitVar[object]
 
     def __post_init__(self, key: object) -> None:
@@ -136,9 +170,9 @@ class Cleared:
             raise EgressRefused("only the egress clears a message; send it through Egress.send")
 
 
-def purpose_of(plan: str, stage: str, round: int) -> str:
-    """What a round's reservation says it is for. One purpose, one value."""
-    return f"{plan}/{stage}/{round}"
+def purpose_of(plan: str, stage: str, round: int, attempt: int = 0) -> str:
+    """What a round's reservation says it is for. One purpose, one value. `attempt`: of a secure sum, from 1."""
+    return f"{plan}/{stage}/{round}/{attempt}" if attempt else f"{plan}/{stage}/{round}"
 
 
 class Egress:
@@ -146,8 +180,8 @@ class Egress:
 
     Guarantees, each before `send` returns
      1. The message is of a type of the closed list, with fields of its schema; a header holds nothing measured on patients.
-     2. An update is finite float32 (n,) of exactly the expected size, and its reservation was made in this ledger for
-        exactly this plan, stage and round.
+     2. An update is finite float32 (n,), numbers under masks are uint32 (n,), of exactly the expected size, and the reservation
+        was made in this ledger for exactly this plan, stage, round and, for a secure sum, attempt.
      3. One reservation releases one value, across restarts. The same bytes again are free: nothing new is learnt.
      4. The audit log on disk has the time, the header, the value's SHA-256, what was charged, and the ledger's head.
 
@@ -164,7 +198,7 @@ class Egress:
 
     def send(self, message: Message, expected_size: int | None = None) -> Cleared:
         """Clear one message, or raise EgressRefused (a privacy error of the ledger passes through) and let nothing out."""
-        _require(type(message) in (Ready, Refusal, Update, Vote), "messages are Ready, Update, Vote or Refusal, nothing else")
+        _require(type(message) in Message.__args__, "only the messages of the closed list leave")
         _require(message.site == self._site, "a site speaks for itself only")
         _require(isinstance(message, Refusal) or self._ledger is not None, "without its ledger a site can only refuse")
         match message:
@@ -179,38 +213,69 @@ class Egress:
                 return self._update(message, expected_size)
             case Vote():
                 return self._vote(message, expected_size)
+            case SumWords():
+                return self._sum_words(message)
+            case Masked():
+                return self._masked(message, expected_size)
             case _:
                 assert_never(message)
 
     def _update(self, update: Update, expected_size: int | None) -> Cleared:
+        _require(_matches(_SHA256, update.start), "what the update starts from is named by its digest")
+        values = _checked(update.values, expected_size, np.dtype("<f4"))
+        _require(bool(np.isfinite(values).all()), "the update holds NaN or infinite numbers; lower the learning rate")
+        return self._paid("update", update, {"start": update.start}, purpose_of(*_round_of(update)), values)
+
+    def _masked(self, masked: Masked, expected_size: int | None) -> Cleared:
+        _require(_matches(_SHA256, masked.start), "what the numbers start from is named by its digest")
+        purpose = purpose_of(*_round_of(masked), _attempt_of(masked))
+        _require(isinstance(masked.reservation.event, SecureSummed), "the charge was not for a secure sum")
+        values = _checked(masked.values, expected_size, np.dtype("<u4"))
+        return self._paid("masked", masked, {"start": masked.start, "attempt": masked.attempt}, purpose, values)
+
+    def _paid(self, kind: str, message: Update | Masked, more: Header, purpose: str, values: np.ndarray) -> Cleared:
+        """Bind the values to the reservation that paid for them, and clear them."""
         ledger = self._ledger
         if ledger is None:
             raise EgressRefused("without its ledger a site can only refuse; free the ledger and ask again")
-        _require(_matches(_SHA256, update.plan), "the plan is named by its digest")
-        _require(_matches(_SHA256, update.start), "what the update starts from is named by its digest")
-        _require(_matches(_NAME, update.stage), "a stage's name is one of the plan's")
-        _require(type(update.round) is int and update.round >= 1, "a round is a whole number from 1")
-        values = _checked(update.values, expected_size)
-        purpose = purpose_of(update.plan, update.stage, update.round)
-        _require(type(update.reservation) is Reservation, "an update needs the reservation that paid for it")
-        event = update.reservation.event
-        _require(update.reservation.purpose == purpose, "the reservation was made for something else")
-        _require(not isinstance(event, Unbounded) and event.stage == update.stage, "the charge was for another stage")
+        _require(type(message.reservation) is Reservation, "numbers need the reservation that paid for them")
+        event = message.reservation.event
+        _require(message.reservation.purpose == purpose, "the reservation was made for something else")
+        _require(not isinstance(event, Unbounded) and event.stage == message.stage, "the charge was for another stage")
         sha256 = hashlib.sha256(values.tobytes()).hexdigest()
-        ledger.release(update.reservation, sha256)
+        ledger.release(message.reservation, sha256)
         header: Header = {
-            "kind": "update",
+            "kind": kind,
             "site": self._site,
-            "plan": update.plan,
-            "stage": update.stage,
-            "round": update.round,
-            "start": update.start,
+            "plan": message.plan,
+            "stage": message.stage,
+            "round": message.round,
+            **more,
             "size": len(values),
             "sha256": sha256,
             "epsilon": ledger.epsilon,                       # a function of the plan and of how often it was run
             "ledger_head": ledger.head,
         }
-        return self._cleared(header, values, update.reservation)
+        return self._cleared(header, values, message.reservation)
+
+    def _sum_words(self, words: SumWords) -> Cleared:
+        plan, stage, number = _round_of(words)
+        context = purpose_of(plan, stage, number, _attempt_of(words))
+        _require(words.step in STEPS and words.step != "numbers", "words belong to a secure sum's steps without numbers")
+        match words.step:
+            case "keys" | "story":
+                envelope = keys_in(words.said) if words.step == "keys" else story_in(words.said)
+                signed = json.loads(unverified(envelope))
+                _require((signed["site"], signed["context"]) == (self._site, context), "this was signed for another sum")
+            case "letters":
+                letters_in(words.said)
+            case _:
+                shares_in(words.said)
+        header: Header = {
+            "kind": "sum", "site": self._site, "plan": plan, "stage": stage, "round": number, "attempt": words.attempt,
+            "step": words.step, "said": words.said,
+        }  # fmt: skip
+        return self._cleared(header, None, None)
 
     def _vote(self, vote: Vote, expected_size: int | None) -> Cleared:
         ledger = self._ledger
@@ -241,7 +306,7 @@ class Egress:
     def _cleared(self, header: Header, values: np.ndarray | None, paid: Reservation | None) -> Cleared:
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "header": {name: str(value) if value == float("inf") else value for name, value in header.items()},
+            "header": {name: _noted(name, value) for name, value in header.items()},
             "charged": to_record(paid.event) if paid else None,
             "reservation": paid.digest if paid else None,
             "ledger_head": self._ledger.head if self._ledger else None,
@@ -250,16 +315,35 @@ class Egress:
         return Cleared(MappingProxyType(dict(header)), values, _KEY)
 
 
-def _checked(values: object, expected_size: int | None) -> np.ndarray:
+def _checked(values: object, expected_size: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """A read-only copy, so that nothing changes between the check and the transport."""
-    if not (type(values) is np.ndarray and values.dtype == np.float32 and values.ndim == 1):
-        raise EgressRefused("an update is one array of float32 (n,); flatten it first")
-    _require(type(expected_size) is int and 0 < expected_size <= LARGEST, "say how many numbers the update should have")
-    _require(len(values) == expected_size, "the update has another size than the stage's trainable tensors")
-    copy = np.array(values, dtype="<f4", copy=True)
-    _require(bool(np.isfinite(copy).all()), "the update holds NaN or infinite numbers; lower the learning rate")
+    if not (type(values) is np.ndarray and values.dtype == dtype and values.ndim == 1):
+        raise EgressRefused(f"numbers leave as one array of {dtype} (n,); flatten it first")
+    _require(type(expected_size) is int and 0 < expected_size <= LARGEST, "say how many numbers there should be")
+    _require(len(values) == expected_size, "there are more or fewer numbers than the stage's trainable tensors have")
+    copy = np.array(values, dtype=dtype, copy=True)
     copy.flags.writeable = False
     return copy
+
+
+def _round_of(message: Update | Masked | SumWords) -> tuple[str, str, int]:
+    """(plan, stage, round) that a message names."""
+    _require(_matches(_SHA256, message.plan), "the plan is named by its digest")
+    _require(_matches(_NAME, message.stage), "a stage's name is one of the plan's")
+    _require(type(message.round) is int and message.round >= 1, "a round is a whole number from 1")
+    return message.plan, message.stage, message.round
+
+
+def _attempt_of(message: Masked | SumWords) -> int:
+    _require(type(message.attempt) is int and message.attempt >= 1, "an attempt is a whole number from 1")
+    return message.attempt
+
+
+def _noted(name: str, value: str | float) -> str | float:
+    """A header's value for the audit log: secrets that open a sum are there by their digest alone."""
+    if name == "said":
+        return hashlib.sha256(str(value).encode()).hexdigest()
+    return str(value) if value == float("inf") else value
 
 
 def _matches(pattern: re.Pattern[str], text: object) -> bool:

@@ -6,6 +6,7 @@ PrivacyError
 ├── LedgerBusy           another process holds the ledger
 ├── EgressRefused        a message is not one that may leave
 ├── MechanismRefused     parameters or a model for which no guarantee can be given
+│   └── SumRefused       a secure sum that cannot go on; another one, with fresh keys, may
 ├── KeyRefused           a key file that cannot be used, or may be known to others
 └── SignatureRefused     bytes that the named key did not sign
 """
@@ -35,6 +36,10 @@ class EgressRefused(PrivacyError):
 
 class MechanismRefused(PrivacyError):
     """No guarantee can be given for these parameters or this model."""
+
+
+class SumRefused(MechanismRefused):
+    """This secure sum cannot go on. Another one, with fresh keys, may."""
 
 
 class KeyRefused(PrivacyError):

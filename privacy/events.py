@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from privacy.errors import LedgerCorrupt, MechanismRefused
 
@@ -58,8 +58,8 @@ class SecureSummed:
     """`steps` secure sums, over several sites, of whole numbers of a Poisson sample of patients, with Skellam noise.
 
     Unit and neighbours as above; the patient may be at any site, and only the noisy sum over sites is seen. `noise_variance`
-    is what the honest sites' shares add up to at least, `l2_bound` the L2 norm of one patient's (size,) whole numbers, after
-    rounding. Rests on what privacy/secure_sum.py assumes about how many sites drop out or collude.
+    is what `shares` honest sites' equal shares add up to, `l2_bound` the L2 norm of one patient's (size,) whole numbers, after
+    rounding. Rests on what privacy/secure_sum.py assumes about how many sites drop out or collude; `alone` rests on nothing.
     """
 
     stage: str
@@ -68,6 +68,7 @@ class SecureSummed:
     size: int
     sample_rate: float
     steps: int
+    shares: int
 
     def __post_init__(self) -> None:
         for name, value in (("noise variance", self.noise_variance), ("l2 bound", self.l2_bound)):
@@ -75,8 +76,13 @@ class SecureSummed:
                 raise MechanismRefused(f"{name} {value} must be a finite positive number")
         if not 0 < self.sample_rate <= 1:
             raise MechanismRefused(f"sample rate {self.sample_rate} must be in (0, 1]")
-        if not (self.steps >= 1 and self.size >= 1):
-            raise MechanismRefused(f"steps {self.steps} and size {self.size} must be at least 1")
+        if not min(self.steps, self.size, self.shares) >= 1:
+            raise MechanismRefused(f"steps {self.steps}, size {self.size} and shares {self.shares} must be at least 1")
+
+    @property
+    def alone(self) -> SecureSummed:
+        """The same against the server and all other sites together, who know all noise but that of the patient's own site."""
+        return replace(self, noise_variance=self.noise_variance / self.shares, shares=1)
 
 
 @dataclass(frozen=True)

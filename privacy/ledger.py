@@ -199,6 +199,10 @@ class Ledger:
         """Whether `head` was this ledger's head at some time."""
         return head in self._book.heads
 
+    def afford(self, event: Event, limit: float) -> None:
+        """Raise BudgetExhausted if `reserve` would. Spends nothing."""
+        self._book.afford(event, limit)
+
     def reserve(self, event: Event, purpose: str, limit: float) -> Reservation:
         """Spend `event` on `purpose`. On disk when it returns; raises BudgetExhausted and writes nothing over `limit`."""
         self._book.afford(event, limit)

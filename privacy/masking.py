@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from privacy.errors import MechanismRefused
+from privacy.errors import SumRefused
 
 KEY_BYTES: Final = 32
 _NONCE: Final = 12
+LETTER_BYTES: Final = _NONCE + 16                            # of a letter beyond its text: nonce and tag
 
 
 class AgreementKey:
@@ -41,7 +42,7 @@ class AgreementKey:
         try:
             shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError as error:
-            raise MechanismRefused("a site sent no usable key; leave it out of the round") from error
+            raise SumRefused("a site sent no usable key; leave it out of the round") from error
         return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=context.encode()).derive(shared)
 
 
@@ -58,8 +59,8 @@ def sealed_letter(key: bytes, text: bytes, context: str) -> bytes:
 
 
 def opened_letter(key: bytes, letter: bytes, context: str) -> bytes:
-    """The text of a letter that was sealed with `key` for `context`. Raises MechanismRefused on any other."""
+    """The text of a letter that was sealed with `key` for `context`. Raises SumRefused on any other."""
     try:
         return ChaCha20Poly1305(key).decrypt(letter[:_NONCE], letter[_NONCE:], context.encode())
     except (InvalidTag, ValueError) as error:
-        raise MechanismRefused("a letter of another site was changed on the way; drop the round") from error
+        raise SumRefused("a letter of another site was changed on the way; drop the round") from error

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
-from privacy.errors import MechanismRefused
+from privacy.errors import MechanismRefused, SumRefused
 
 PRIME: Final = 2**521 - 1                                    # a Mersenne prime, larger than any 64-byte secret
 SHARE_BYTES: Final = 66
@@ -35,7 +35,7 @@ def join(shares: Mapping[int, int], length: int) -> bytes:
     try:
         return total.to_bytes(length)
     except OverflowError as error:
-        raise MechanismRefused("the shares do not fit together: one is missing or was changed; drop the round") from error
+        raise SumRefused("the shares do not fit together: one is missing or was changed; drop the round") from error
 
 
 def _value(polynomial: list[int], place: int) -> int:

@@ -24,6 +24,7 @@ from privacy.errors import KeyRefused, SignatureRefused
 Envelope = Mapping[str, Any]                                 # DSSE, as JSON objects
 SHORTEST_PASSPHRASE: Final = 16                              # characters; PKCS #8 stretches by 2,048 rounds alone
 _LARGEST_KEY_FILE: Final = 1 << 16                           # bytes
+_OPENSSH: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _CURVE: Final = ec.SECP256R1()
 _ECDSA: Final = ec.ECDSA(hashes.SHA256())
 _SPKI: Final = serialization.PublicFormat.SubjectPublicKeyInfo
@@ -83,7 +84,9 @@ class SigningKey:
         """The key in a file. Raises KeyRefused if others may read it, the passphrase is wrong, or it is no P-256 key."""
         content = _read(path, private=True)
         try:
-            key = serialization.load_pem_private_key(content, passphrase)
+            openssh = content.startswith(_OPENSSH)           # as `openssh` writes it
+            load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
+            key = load(content, passphrase)
         except TypeError as error:
             why = "is encrypted; give its passphrase" if passphrase is None else "is not encrypted; leave the passphrase out"
             raise KeyRefused(f"{path.name} {why}") from error
@@ -156,6 +159,14 @@ def opened(envelope: object, payload_type: str, signers: Sequence[PublicKey]) ->
         if not any(_signed(signer, data, signature) for signature in signatures):
             raise SignatureRefused(f"key {signer.fingerprint[:16]} did not sign this; it was changed or signed by another")
     return payload
+
+
+def unverified(envelope: object) -> bytes:
+    """The payload of an envelope, whoever signed it or nobody. For readers who rely on none of it."""
+    try:
+        return _parts(envelope)[1]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SignatureRefused("this is not a DSSE envelope; ask for the file again") from error
 
 
 def _parts(envelope: Any) -> tuple[str, bytes, list[bytes]]:  # noqa: ANN401 - whatever a file held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,9 +60,9 @@ class FlowerSites:
             yield None
             time.sleep(self._poll_s)
 
-    def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
+    def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
         """One message per site, as soon as its node is there; again to a node that failed or began anew."""
-        left, sent = dict.fromkeys(sites, _TRIES), dict[str, _Sent]()
+        left, sent = dict.fromkeys(requests, _TRIES), dict[str, _Sent]()
         while True:
             there = self._site_nodes()
             for message in self._pull(set(sent)):
@@ -75,7 +75,7 @@ class FlowerSites:
                     del sent[number]                         # the node that had it began anew, and the message is lost
                     left[one.site] += 1
             on_their_way = {one.site for one in sent.values()}
-            for site in sites:
+            for site, request in requests.items():
                 if left[site] and site in there and site not in on_their_way:
                     left[site] -= 1
                     sent |= self._sent(request, site, there[site])
@@ -124,7 +124,9 @@ def _pem(key: bytes) -> str:
 
 
 def _content(request: Request, site: str) -> RecordDict:
-    config = {"site": site, "plan": request.plan, "stage": request.stage, "round": request.round}
+    config: dict[str, str | int] = {"site": site, "plan": request.plan, "stage": request.stage, "round": request.round}
+    if (part := request.part) is not None:
+        config |= {"attempt": part.attempt, "step": part.step, "told": part.told}
     return RecordDict({"request": ConfigRecord(config), "values": ArrayRecord([request.values])})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -22,9 +22,9 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished, initial_values
 from braing3n_core.state import save
-from privacy.egress import RefusalCode
 from server import checkpoint, lock, monitor
 from server.coordinator import FOR_GOOD, Coordinator, Header, RoundReport, State
+from server.sum_round import summed_round
 
 Reply = tuple[str, Header, np.ndarray | None]                # site, header, values
 Say = Callable[[str], None]
@@ -41,8 +41,8 @@ class Sites(Protocol):
     def ready(self) -> Iterator[Reply | None]:
         """Ask every site whether it can take part."""
 
-    def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
-        """Ask these sites for one round."""
+    def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
+        """Ask each of these sites for one round, or one step of it."""
 
 
 class Progress:
@@ -64,14 +64,15 @@ class Progress:
         if self._now() - self._last >= _HEARTBEAT_S:
             self.line(text)
 
-    def round(self, stage: str, number: int, replied: int, sites: int, closed: bool) -> None:
-        """Where the run is; `closed` when the round just ended."""
+    def round(self, stage: str, number: int, replied: int, sites: int, closed: bool, messages: int = 0) -> None:
+        """Where the run is; `closed` when the round just ended, after so many `messages`."""
         began, first = self._started.setdefault(stage, (self._now(), number))
         done = number - first + closed
         rate = (self._now() - began) / done if done else math.nan
         last = closed and number == self._total[stage]
         if last or self._now() - self._last >= (_BREATH_S if closed else _HEARTBEAT_S):
-            speed = f", {rate:.1f} s a round" if done else ""
+            speed = f", {messages} messages" if messages else ""
+            speed += f", {rate:.1f} s a round" if done else ""
             if done and not last:
                 speed += f", {stage} ends in {_span(rate * (self._total[stage] - number))}"
             self.line(f"{stage}: round {number} of {self._total[stage]}, {replied} of {sites} sites replied{speed}")
@@ -119,13 +120,19 @@ def train(plan: TrainingPlan, out: Path, sites: Sites, progress: Progress, prior
     monitor.begun(plan, out, run.state.stage, run.state.rounds)
     gone = _roll_call(run, sites, progress)
     while not run.done:
-        _one_round(run, sites, gone, progress)
+        began = monotonic()
+        for site, (why, code) in gone.items():
+            run.refuse(site, why, code)
+        if plan.privacy.secure_sum:
+            messages = summed_round(run, sites, progress, out / "checkpoints")
+        else:
+            messages = _one_round(run, sites, progress)
         report = run.close_round()
         checkpoint.write(out / "checkpoints", plan.digest, run.state)
-        row = _row(report, run)
+        row = _row(report, run) | {"messages": messages, "seconds": round(monotonic() - began, 1)}
         _append(out / "rounds.jsonl", row)
         monitor.round_closed(plan, out, row)
-        progress.round(report.stage, report.round, len(report.replied), len(plan.sites), closed=True)
+        progress.round(report.stage, report.round, len(report.replied), len(plan.sites), closed=True, messages=messages)
     return run
 
 
@@ -157,7 +164,7 @@ def _roll_call(run: Coordinator, sites: Sites, progress: Progress) -> dict[str, 
                 ready.append(site)
                 progress.line(f"{site} is ready")
             else:
-                _note_refusal(run, reply)
+                run.note_refusal(site, header)
                 progress.line(f"{site} is not ready: {run.refused.get(site, 'not a site of the plan')}")
         if set(ready) | set(run.refused) >= set(names) or not monotonic() < deadline:
             break
@@ -168,36 +175,30 @@ def _roll_call(run: Coordinator, sites: Sites, progress: Progress) -> dict[str, 
     return gone
 
 
-def _one_round(run: Coordinator, sites: Sites, gone: dict[str, tuple[str, str]], progress: Progress) -> None:
-    """Ask, and take what comes until everybody spoke or the deadline is over."""
-    for site, (why, code) in gone.items():
-        run.refuse(site, why, code)
+def _one_round(run: Coordinator, sites: Sites, progress: Progress) -> int:
+    """Ask, and take what comes until everybody spoke or the deadline is over; how many messages went to and fro."""
     request, deadline = run.request(), monotonic() + run.plan.federation.deadline_s
-    for reply in sites.ask(request, run.waiting):
+    messages = len(run.waiting)
+    for reply in sites.ask(dict.fromkeys(run.waiting, request)):
         if reply is not None:
+            messages += 1
             _take(run, reply, progress)
         progress.round(request.stage, request.round, len(run.replies), len(run.plan.sites), closed=False)
         if not run.waiting or not monotonic() < deadline:
             break
+    return messages
 
 
 def _take(run: Coordinator, reply: Reply, progress: Progress) -> None:
     site, header, values = reply
     if header.get("kind") != "update":
-        _note_refusal(run, reply)
+        run.note_refusal(site, header)
         progress.line(f"{site} gives no update: {run.refused.get(site, 'not a site of the plan')}")
         return
     try:
         run.accept(site, header, values)
     except ReplyRefused as error:
         progress.line(str(error))
-
-
-def _note_refusal(run: Coordinator, reply: Reply) -> None:
-    site, header, _ = reply
-    code = str(header.get("code", "no-answer"))
-    where = ", the details are in the site's own log" if code in set(RefusalCode) else ""
-    run.refuse(site, f"{code}{where}", code)
 
 
 def _row(report: RoundReport, run: Coordinator) -> dict[str, object]:

@@ -13,7 +13,7 @@ from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.protocol import Request
 from privacy.egress import RefusalCode
 from privacy.errors import BudgetExhausted
-from server.aggregate import aggregator, bounded, checked
+from server.aggregate import Aggregator, aggregator, bounded, checked
 from server.stepper import Moments, step
 
 Header = Mapping[str, object]
@@ -98,9 +98,39 @@ class Coordinator:
         how = self.plan.federation.aggregate
         self._sum.add(bounded(update, how.norm_bound) if how and how.norm_bound else update, self.plan.site(site).patients)
         self.replies.add(site)
-        self.spent[site] = _epsilon(header)
+        self.spent[site] = spent_by(header)
+        self.forgive(site)
+
+    def accept_sum(self, change: np.ndarray, sites: Sequence[str]) -> None:
+        """Take the change (n,) that a secure sum over `sites` makes, in place of their updates."""
+        self.replies |= set(sites)
+        for site in sites:
+            self.forgive(site)
+        self._sum.add(checked("the secure sum", change, len(self.initial[self.state.stage])), 1)
+
+    def note_refusal(self, site: str, header: Header) -> None:
+        """Note what a site said that gives no update; only fixed words are told apart."""
+        code = str(header.get("code", "no-answer"))
+        where = ", the details are in the site's own log" if code in set(RefusalCode) else ""
+        self.refuse(site, f"{code}{where}", code)
+
+    def forgive(self, site: str) -> None:
+        """Drop what `site` refused before it spoke after all."""
         self.refused.pop(site, None)
         self.codes.pop(site, None)
+
+    def forget_refusals(self) -> None:
+        """Drop what sites said that asking again may change."""
+        for site in [site for site in self.refused if self.codes[site] not in FOR_GOOD]:
+            self.forgive(site)
+
+    @property
+    def beyond_help(self) -> bool:
+        """Whether refusals that asking again does not change leave too few sites."""
+        return len(self.plan.sites) - len(self._lost()) < self.plan.federation.quorum
+
+    def _lost(self) -> list[str]:
+        return [site for site in self.refused if self.codes[site] in FOR_GOOD]
 
     def refuse(self, site: str, reason: str, code: str = "") -> None:
         """Note that `site` gives no update this round, and why."""
@@ -132,7 +162,7 @@ class Coordinator:
     def forget_round(self) -> None:
         """Drop what came for the round that is open, so that it can be asked for again."""
         self.replies: set[str] = set()                       # sites whose update is in the sum
-        self._sum = aggregator(self.plan.federation.aggregate, len(self.initial[self.state.stage]))
+        self._sum: Aggregator = aggregator(self.plan.federation.aggregate, len(self.initial[self.state.stage]))
         self.refused: dict[str, str] = {}                    # site -> why
         self.codes: dict[str, str] = {}                      # site -> refusal code, if it sent one
 
@@ -167,8 +197,8 @@ class Coordinator:
         if usable >= quorum:
             return
         where = f"stage {self.stage.name}, round {self.state.rounds + 1}: {usable} of {len(names)} sites {did}"
-        lost = {site: self.codes[site] for site in self.refused if self.codes[site] in FOR_GOOD}
-        if len(names) - len(lost) < quorum:
+        lost = {site: self.codes[site] for site in self._lost()}
+        if self.beyond_help:
             code = next(code for code in FOR_GOOD if code in lost.values())
             kind, why = FOR_GOOD[code]
             sites = ", ".join(site for site in lost if lost[site] == code)
@@ -178,7 +208,7 @@ class Coordinator:
         raise WaitingForSites(f"{where}, {quorum} are needed: {said}; run again with this output folder to resume")
 
 
-def _epsilon(header: Header) -> float:
+def spent_by(header: Header) -> float:
     """What the site says it has spent so far; infinity if it does not say."""
     value = header.get("epsilon")
     return float(value) if isinstance(value, int | float) and value >= 0 else math.inf

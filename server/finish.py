@@ -8,11 +8,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from braing3n_core.charges import charges
 from braing3n_core.console import heartbeat
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
-from privacy.accountant import calibrate
-from privacy.events import Event, NonPrivate, SampledGaussian
+from braing3n_core.prior import load_prior
+from braing3n_core.protocol import initial_values
+from privacy.events import Event
 from server.conduct import Say
 from server.release.edition import Edition
 from server.release.inputs import SitePrivacy, site_privacy
@@ -60,16 +62,8 @@ def _stated(plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row]) ->
 
 def _seen(plan: TrainingPlan, site: str, rounds: list[Row]) -> list[Event]:
     replied = [row["stage"] for row in rounds if site in _names(row)]
-    stages = plan.stages
-    if plan.privacy.mechanism == "non-private":
-        return [NonPrivate(stage.name) for stage in stages if stage.name in replied]
-    rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in stages]
-    noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
-    return [
-        SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps * replied.count(stage.name))
-        for stage, sigma in zip(stages, noise, strict=True)
-        if stage.name in replied
-    ]
+    sizes = [len(values) for values in initial_values(load_prior(plan), plan)] if plan.privacy.secure_sum else []
+    return [cost for name, cost in charges(plan, sizes).items() for _ in range(replied.count(name))]
 
 
 def _names(row: Row) -> list[object]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from braing3n_core.charges import Charge, charges, everything, refuse_weak_fallback
+from braing3n_core.console import for_programs
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
-from privacy.accountant import calibrate, epsilon
-from privacy.egress import VOTE_STAGE
-from privacy.events import Event, RandomisedResponse, SampledGaussian
+from privacy.accountant import epsilon, epsilon_alone
+from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 
 QUIET = 0.3                                                  # noise over clip that training still learns under
 
@@ -27,21 +27,13 @@ class StageCheck:
     weights: int
     steps: int                                               # rounds x local steps
     noise_multiplier: float
-    noise_over_clip: dict[str, float]                        # site -> ratio
+    noise_over_clip: dict[str, float]                        # site -> ratio, with its own patients alone
+    pooled: float                                            # the same for all sites together
 
     @property
     def quiet(self) -> bool:
-        """Whether the mean over all sites is below QUIET: their noise is independent."""
+        """Whether what all sites make together is below QUIET."""
         return self.pooled < QUIET
-
-    @property
-    def pooled(self) -> float:
-        """The ratio of the sites' mean, weighted by declared sizes: noise falls with the patients of all sites.
-
-        With weights w_i = N_i / N the deviation is sqrt(sum (w_i r_i)^2), and w_i r_i is the same for every site.
-        """
-        inverse = [1 / ratio for ratio in self.noise_over_clip.values()]
-        return math.sqrt(len(inverse)) / sum(inverse)
 
 
 @dataclass(frozen=True)
@@ -52,42 +44,65 @@ class PlanCheck:
     digest: str
     mechanism: str
     epsilon: float                                           # what all rounds will spend, recomputed from the noise
+    alone: float                                             # the same against the server and all other sites together
     agreed: float
     delta: float
     stages: tuple[StageCheck, ...]
 
     def as_json(self) -> str:
         """For programs."""
-        return json.dumps({**asdict(self), "pooled": {s.stage: s.pooled for s in self.stages}}, indent=1, allow_nan=False)
+        return for_programs({**asdict(self), "pooled": {s.stage: s.pooled for s in self.stages}})
 
 
 def checked(file: Path) -> PlanCheck:
     """Read and check the plan. Raises PlanRefused with what is wrong, why, and what next."""
     plan = TrainingPlan.load(file)
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
-    rows = [(stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in plan.stages]
-    noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
-    stages, events = [], list[Event](votes(plan))
-    for stage, weights, sigma in zip(plan.stages, sizes, noise, strict=True):
-        steps = stage.rounds * stage.local_steps
-        events.append(SampledGaussian(stage.name, sigma, stage.sample_rate, steps))
+    refuse_weak_fallback(plan, sizes)
+    costs, stages = charges(plan, sizes), []
+    for stage, weights in zip(plan.stages, sizes, strict=True):
+        sigma, steps = _multiplier(costs[stage.name]), stage.rounds * stage.local_steps
         loud = {site.name: _ratio(weights, sigma, stage.sample_rate, steps, site.patients) for site in plan.sites}
-        stages.append(StageCheck(stage.name, stage.trainable, weights, steps, sigma, loud))
-    privacy = plan.privacy
-    spent = epsilon(events, privacy.delta)
-    return PlanCheck(plan.study, plan.digest, privacy.mechanism, spent, privacy.epsilon, privacy.delta, tuple(stages))
+        pooled = _pooled(plan, weights, sigma, stage.sample_rate, steps, list(loud.values()))
+        stages.append(StageCheck(stage.name, stage.trainable, weights, steps, sigma, loud, pooled))
+    privacy, events = plan.privacy, everything(plan, sizes)
+    spent, alone = epsilon(events, privacy.delta), epsilon_alone(events, privacy.delta)
+    return PlanCheck(plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages))
 
 
-def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
-    """What the sites' vote on a release's candidates will cost."""
-    paid = plan.privacy.vote_epsilon
-    return [RandomisedResponse(VOTE_STAGE, paid)] * plan.privacy.vote_rounds if paid else []
+def _multiplier(cost: Charge) -> float:
+    """Noise over clip of one step: of one site or, in a secure sum, of the sum."""
+    match cost:
+        case SampledGaussian():
+            return cost.noise_multiplier
+        case SecureSummed():
+            return math.sqrt(cost.noise_variance) / cost.l2_bound
+        case NonPrivate():
+            return 0.0
+
+
+def _pooled(plan: TrainingPlan, weights: int, sigma: float, rate: float, steps: int, loud: Sequence[float]) -> float:
+    """The ratio for all sites' patients together.
+
+    `local`: sites' noises are independent, and with weights w_i = N_i / N the deviation is sqrt(sum (w_i r_i)^2), where w_i r_i
+    is the same for every site. A secure sum has one noise for all; while nobody is missing, the shares held ready add to it.
+    """
+    if not plan.privacy.private:
+        return 0.0
+    if plan.privacy.secure_sum is None:
+        inverse = [1 / ratio for ratio in loud]
+        return math.sqrt(len(inverse)) / sum(inverse)
+    rests_on, sites = plan.privacy.secure_sum, len(plan.sites)
+    spare = math.sqrt(sites / (sites - rests_on.dropped - rests_on.colluding))
+    return spare * _ratio(weights, sigma, rate, steps, sum(site.patients for site in plan.sites))
 
 
 def in_words(check: PlanCheck) -> Iterator[str]:
     """The same for a person."""
     yield f"{check.study}: the plan holds together, digest {check.digest}"
     yield f"{check.mechanism}: epsilon {check.epsilon:.4g} of {check.agreed:g} agreed, delta {check.delta:g}, per patient"
+    if check.mechanism == "secure-sum":
+        yield f"  against the server and all other sites together: epsilon {check.alone:.4g}"
     for stage in check.stages:
         yield (
             f"  {stage.stage:<10} {stage.trainable:<18} {stage.weights:>8} weights, {stage.steps} steps, "
@@ -95,7 +110,8 @@ def in_words(check: PlanCheck) -> Iterator[str]:
         )
         sites = ", ".join(f"{site} {ratio:.2g}" for site, ratio in stage.noise_over_clip.items())
         verdict = "quiet enough to learn" if stage.quiet else f"louder than {QUIET:g}: train fewer weights, or more patients"
-        yield f"             noise over clip: all sites {stage.pooled:.2g} ({verdict}); alone {sites}"
+        alone = f"; alone {sites}" if check.mechanism == "local" else ""
+        yield f"             noise over clip: all sites {stage.pooled:.2g} ({verdict}){alone}"
 
 
 def _ratio(weights: int, sigma: float, rate: float, steps: int, patients: int) -> float:

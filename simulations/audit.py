@@ -67,6 +67,8 @@ def audit_plan(plan: TrainingPlan) -> Measured:
     """Self-test once, and one attack for every stage of `plan`. Tens of seconds for each stage."""
     if plan.privacy.mechanism == "non-private":
         raise PlanRefused("this plan trains without privacy, so there is no claim to audit; choose a recipe with a mechanism")
+    if plan.privacy.secure_sum:
+        raise PlanRefused("the audit attacks steps with noise of one site, not sums over sites; audit the recipe's local form")
     return Measured(run(), tuple(_attacked(stage) for stage in plan.stages))
 
 

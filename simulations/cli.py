@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -14,6 +14,7 @@ from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
 from simulations.bench.cli import bench
 
+Mechanism = Literal["local", "secure-sum", "non-private"]    # braing3n_core.budget's, without its imports
 RECIPES = Path(__file__).parent / "recipes"
 
 app = typer.Typer(
@@ -72,6 +73,7 @@ def run(
     rounds: Annotated[int | None, typer.Option(help="Rounds of every stage.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Budget of every site.")] = None,
     patients: Annotated[int | None, typer.Option(help="Phantoms of every site.")] = None,
+    mechanism: Annotated[Mechanism | None, typer.Option(help="In place of the recipe's, with as many steps.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of lines.")] = False,
 ) -> None:
     """Run a recipe through Flower on this machine and print where the release is, what it cost, and how good it is."""
@@ -79,6 +81,10 @@ def run(
     from braing3n_core.settings import Settings, folders, overridden
 
     plan = overridden(TrainingPlan.load(_found(recipe)), epsilon=epsilon, rounds=rounds, patients=patients)
+    if mechanism is not None:
+        from simulations.mechanisms import with_mechanism
+
+        plan = with_mechanism(plan, mechanism)
     settings = Settings(plan, out.expanduser().absolute(), folders(plan, data or []))
     from simulations.rehearse import rehearse
     from simulations.summary import told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from braing3n_core.data.cohort import Cohort
@@ -10,9 +10,11 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished
+from client.enrolled import phantoms
 from client.site import Site
 from privacy.egress import Cleared
 from server.conduct import Prior, Progress, Reply, Say, train
+from simulations.mechanisms import with_mechanism
 
 Tamper = Callable[[Request, Reply], Reply | None]            # what becomes of a reply on its way; None: it never comes
 
@@ -33,20 +35,23 @@ class LocalSites:
         for site in self._sites.values():
             yield _reply(site.ready())
 
-    def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
-        """Each asked site's round."""
-        for name in sites:
+    def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
+        """Each asked site's round, or its step of one."""
+        for name, request in requests.items():
             yield self._tamper(request, _reply(self._sites[name].round(request)))
 
 
 def local_site(plan: TrainingPlan, name: str, out: Path, cohort: Cohort, prior: Prior = load_prior) -> Site:
     """One site of `plan` on scans that are in memory already; it keeps its ledger and logs under `out`."""
-    return Site(name, plan, out / "sites" / name, out, model_source=prior, cohort_source=lambda *_: cohort)
+    keys = phantoms({site.name: out / "sites" / site.name for site in plan.sites}, name)
+    return Site(
+        name, plan, out / "sites" / name, out, enrolled=keys, model_source=prior, cohort_source=lambda *_: cohort
+    )
 
 
 def without_privacy(plan: TrainingPlan) -> TrainingPlan:
     """The same rehearsal without any mechanism: what the hospitals' data could teach if nobody's privacy were kept."""
-    return plan.but(privacy=plan.privacy.model_copy(update={"mechanism": "non-private"}))
+    return with_mechanism(plan, "non-private")
 
 
 def federate(

@@ -17,6 +17,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
 from braing3n_core.settings import Settings
 from client.attest import NOBODY_LOOKED, approve, ledger_statement
+from client.enrolled import KEY, phantom_key
 from client.site import Site
 from client.vote import Ballot
 from privacy.ledger import Ledger
@@ -71,7 +72,7 @@ class PhantomConsortium:
         approvals = [
             approve(release, self.settings.folder(name), name, self._key(name), NOBODY_LOOKED) for name in self.cohorts
         ]
-        key = _kept(self.settings.out / "keys" / "release")
+        key = phantom_key(self.settings.out / "keys" / "release")
         seal(release, key, approvals)
         write_atomically(self.settings.out / PUBLIC_KEY, key.public.pem)
 
@@ -80,12 +81,4 @@ class PhantomConsortium:
         return Site(name, settings.plan, settings.folder(name), settings.bids(name), cohort_source=lambda *_: cohort)
 
     def _key(self, name: str) -> SigningKey:
-        return _kept(self.settings.folder(name) / "site.key")
-
-
-def _kept(path: Path) -> SigningKey:
-    """The key at `path`, made on first use and without passphrase: it stands for a rehearsal and for nothing else."""
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        SigningKey.generate().write(path)
-    return SigningKey.load(path)
+        return phantom_key(self.settings.folder(name) / KEY)

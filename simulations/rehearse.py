@@ -51,7 +51,7 @@ def rehearse(settings: Settings, say: Say) -> int:
     with heartbeat(say, "making the release"):
         edition = Edition.today(plan.study)
         release = publish(plan, arms["private"], out, consortium, edition, extras=extras, replace=True)
-        if plan.privacy.mechanism == "local":
+        if plan.privacy.private:
             consortium.sign(release)
     seconds = {"federation": trained - started, "comparison and quality": time.monotonic() - trained}
     write_atomically(out / "summary.json", written(plan, release, consortium.privacy(), rows, seconds))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from braing3n_core.plan import TrainingPlan
+from privacy.accountant import epsilon_alone
 from server.release.inputs import Quality, SitePrivacy
 from server.release.publish import REPORT
 from simulations.phantom_consortium import PUBLIC_KEY
@@ -30,7 +31,7 @@ def written(
         "privacy": [
             {
                 "site": row.site, "epsilon": _json(row.epsilon), "agreed": _json(row.agreed), "delta": row.delta,
-                "unit": "epsilon of one patient with all scans, over all rounds and stages",
+                "unit": "epsilon of one patient with all scans, over all rounds and stages", **_alone(plan, row),
             }
             for row in privacy
         ],
@@ -48,12 +49,22 @@ def told(summary: Mapping[str, Any]) -> list[str]:
     lines += ["", "privacy spent, per patient"]
     for row in summary["privacy"]:
         spent = f"epsilon {_short(row['epsilon'])} of {_short(row['agreed'])} agreed, delta {row['delta']:g}"
+        if "fallback" in row:
+            spent += f"; against server and all other sites {_short(row['fallback'])} of {_short(row['fallback_agreed'])}"
         lines.append(f"  {row['site']:<12} {spent}")
     lines += ["", f"{'quality':<46}{'prior':>9}{'private':>9}{'non-priv.':>10}   held against"]
     for row in summary["quality"][:_HEADLINES]:
         values = f"{_short(row['prior']):>9}{_short(row['private']):>9}{_short(row['non_private']):>10}"
         lines.append(f"  {row['name'][:43]:<44}{values}   {row['baseline_name']}: {_short(row['baseline'])} {row['unit']}")
     return lines
+
+
+def _alone(plan: TrainingPlan, row: SitePrivacy) -> dict[str, object]:
+    """What secure sums say beside: epsilon against the server and all other sites together."""
+    if plan.privacy.secure_sum is None:
+        return {}
+    alone = epsilon_alone(row.events, row.delta)
+    return {"fallback": _json(alone), "fallback_agreed": plan.privacy.secure_sum.fallback_epsilon}
 
 
 def _json(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, model_validator
 from braing3n_core.errors import IntegrityError
 from braing3n_core.plan import Frozen, TrainingPlan
 from braing3n_core.statements import LEDGER, PAYLOAD, read
-from privacy.accountant import epsilon
+from privacy.accountant import epsilon, epsilon_alone
 from privacy.events import Event, from_record, to_record
 from privacy.ledger import START, Book, chained
 from privacy.signing import Envelope, PublicKey, opened
@@ -46,6 +47,7 @@ class Account(Frozen):
     agreed: float
     delta: float
     epsilon: float | Literal["infinite"]
+    fallback: float | Literal["infinite"] | None = None      # against the server and all other sites; of secure sums alone
     events: tuple[dict[str, Any], ...]                       # privacy.events.to_record of everything that was paid for
     head: str | None = None                                  # of the site's ledger; None: not signed by the site
     public_key: str | None = None                            # PEM
@@ -77,6 +79,7 @@ def account(plan: TrainingPlan, site: str, events: Sequence[Event], said: float,
         agreed=plan.privacy.epsilon,
         delta=delta,
         epsilon=_finite(epsilon(stated, delta) if seal else max(epsilon(stated, delta), said)),
+        fallback=_fallback(plan, stated),
         events=tuple(to_record(event) for event in stated),
         head=head,
         public_key=seal.key.pem.decode("ascii") if seal else None,
@@ -128,8 +131,32 @@ def refuse_untrue(plan: TrainingPlan, row: Account) -> None:
     exact = spent == claimed or abs(spent - claimed) <= _ROUNDING * max(1.0, spent)
     if not (exact or (row.ledger is None and claimed >= spent)):
         raise IntegrityError(f"{row.site} states epsilon {claimed:.4g}; its events cost {spent:.4g}")
-    if plan.privacy.mechanism == "local" and not claimed <= row.agreed + _ROUNDING:
+    if plan.privacy.private and not claimed <= row.agreed + _ROUNDING:
         raise IntegrityError(f"{row.site} spent epsilon {claimed:.4g} of {row.agreed:.4g} agreed")
+    _refuse_untrue_fallback(plan, row, stated)
+
+
+def worst_fallback(rows: Sequence[Account]) -> float | Literal["infinite"] | None:
+    """The largest fallback epsilon of any site; None without secure sums."""
+    stated = [float(row.fallback) if row.fallback != "infinite" else math.inf for row in rows if row.fallback is not None]
+    return _finite(max(stated)) if stated else None
+
+
+def _refuse_untrue_fallback(plan: TrainingPlan, row: Account, events: Sequence[Event]) -> None:
+    truth = _fallback(plan, events)
+    if truth is None or row.fallback is None or "infinite" in (truth, row.fallback):
+        exact = row.fallback == truth
+    else:
+        exact = abs(float(truth) - float(row.fallback)) <= _ROUNDING * max(1.0, float(truth))
+    if not exact:
+        raise IntegrityError(f"{row.site} states fallback epsilon {row.fallback}; its events cost {truth}")
+    agreed = plan.privacy.secure_sum
+    if agreed and not (row.fallback != "infinite" and float(row.fallback or 0) <= agreed.fallback_epsilon + _ROUNDING):
+        raise IntegrityError(f"{row.site} spent fallback epsilon {row.fallback} of {agreed.fallback_epsilon:.4g} agreed")
+
+
+def _fallback(plan: TrainingPlan, events: Sequence[Event]) -> float | Literal["infinite"] | None:
+    return _finite(epsilon_alone(events, plan.privacy.delta)) if plan.privacy.secure_sum else None
 
 
 def _finite(value: float) -> float | Literal["infinite"]:

@@ -119,7 +119,7 @@ def _about(plan: TrainingPlan, edition: Edition) -> str:
 def _yaml(plan: TrainingPlan, edition: Edition, count: int) -> str:
     size = next(name for most, name in ((1e3, "n<1K"), (1e4, "1K<n<10K"), (math.inf, "10K<n<100K")) if count < most)
     tags = ["synthetic", "medical", "mri", "brain", "bids"]
-    tags += ["differential-privacy"] if plan.privacy.mechanism == "local" else []
+    tags += ["differential-privacy"] if plan.privacy.private else []
     return "\n".join(
         [
             "---",

@@ -12,9 +12,10 @@ from typing import Annotated, Literal, Self
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
+from braing3n_core.budget import Mechanism
 from braing3n_core.errors import IntegrityError
 from braing3n_core.plan import Frozen, TrainingPlan
-from server.release.accounts import Account, refuse_untrue
+from server.release.accounts import Account, refuse_untrue, worst_fallback
 from server.release.certificate_words import ARTIFICIAL, EVIDENCE, SECTIONS, Known, statements, worst
 
 FILE = "docs/privacy_certificate.json"
@@ -52,9 +53,10 @@ class Certificate(Frozen):
     images: NonNegativeInt
     unit: Literal["one patient with all scans"] = "one patient with all scans"
     neighbours: Literal["add or remove one patient"] = "add or remove one patient"
-    mechanism: Literal["local", "non-private"]
+    mechanism: Mechanism
     generator: bool = False                                  # whether the trained networks are in the release
     epsilon: float | Literal["infinite"]                     # of the site whose patients spent most
+    fallback: float | Literal["infinite"] | None = None      # the same against the server and all other sites; of secure sums
     delta: float
     sites: tuple[Account, ...]
     statements: tuple[Said, ...]
@@ -101,6 +103,7 @@ def certificate(known: Known) -> Certificate:
         mechanism=known.plan.privacy.mechanism,
         generator=known.generator,
         epsilon=epsilon if epsilon < float("inf") else "infinite",
+        fallback=worst_fallback(known.accounts),
         delta=known.plan.privacy.delta,
         sites=tuple(known.accounts),
         statements=tuple(said),
@@ -128,6 +131,8 @@ def refuse_false(plan: TrainingPlan, stated: Certificate) -> None:
     claimed = float("inf") if stated.epsilon == "infinite" else stated.epsilon
     if not (claimed == epsilon and stated.delta == plan.privacy.delta and stated.mechanism == plan.privacy.mechanism):
         raise IntegrityError(f"the certificate states epsilon {claimed:.4g}; its worst site spent {epsilon:.4g}")
+    if not stated.fallback == worst_fallback(stated.sites):
+        raise IntegrityError("the certificate states another fallback epsilon than its worst site")
 
 
 def page(stated: Certificate) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from braing3n_core.charges import secure_sum
 from braing3n_core.data.template import SPACE
 from braing3n_core.plan import TrainingPlan
-from server.release.accounts import Account
+from server.release.accounts import Account, worst_fallback
 from server.release.edition import NOT_RECORDED, Edition
 from server.release.gates import Gate, verdict
 
@@ -102,7 +103,7 @@ def _source(known: Known) -> list[tuple[str, str]]:
 
 def _promise(known: Known) -> list[tuple[str, str]]:
     plan, (site, epsilon) = known.plan, worst(known.accounts)
-    private = plan.privacy.mechanism == "local" and math.isfinite(epsilon)
+    private = plan.privacy.private and math.isfinite(epsilon)
     if not private:
         return [(title, "no differential privacy: nothing is promised") for title in _PROMISES]
     sure, caught = meaning(epsilon, plan.privacy.delta)
@@ -116,24 +117,58 @@ def _promise(known: Known) -> list[tuple[str, str]]:
         if signed
         else "what the server saw and what sites said they spent: not every site signed its ledger"
     )
+    words = _summed(known) if plan.privacy.secure_sum else _LOCAL
     texts = [
-        "DP-SGD at each site on its own. Unit: one patient with all scans and visits. Neighbours: add or remove one patient",
+        f"{words.mechanism}. Unit: one patient with all scans and visits. Neighbours: add or remove one patient",
         "each patient's gradient is the mean over that patient's scans and is clipped once; no scan is dropped",
-        f"(epsilon = {epsilon:.3g}, delta = {plan.privacy.delta:g}) at patient level; delta times a site's patients "
-        f"is at most {max(plan.privacy.delta * s.patients for s in plan.sites):.2g}; accountant PRV, votes added",
+        f"(epsilon = {epsilon:.3g}, delta = {plan.privacy.delta:g}) at patient level{words.fallback}; delta times a site's "
+        f"patients is at most {max(plan.privacy.delta * s.patients for s in plan.sites):.2g}; accountant {words.accountant}, "
+        "votes added",
         f"noise multipliers are in the events of each site; sampling is Poisson, as the accountant assumes; {stages}",
         f"highest at {site}; every site's own value is in its row",
         f"{ledgers}. Quality numbers of held-out patients are outside it",
-        "the operating system's generator; draws cannot be seeded or replayed. The low-order bits of floating-point "
-        "noise are not hardened",
-        "each site adds its own noise before anything leaves it. Trusted: the site itself. Not trusted: the server, "
-        "other sites, recipients",
-        "an adversary with any side knowledge who sees every message a site sent and every file here"
+        f"the operating system's generator; draws cannot be seeded or replayed. {words.randomness}",
+        words.trust,
+        f"an adversary with any side knowledge who sees {words.seen} and every file here"
         f"{', the trained weights among them' if known.generator else '. Weights are not in the release'}",
         f"somebody who thinks it an even chance that a given patient took part can become at most {_percent(sure)} sure; "
         f"a test that wrongly accuses 1 % of others recognises at most {_percent(caught)} of participants",
     ]  # fmt: skip
     return list(zip(_PROMISES, texts, strict=True))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What differs between mechanisms."""
+
+    mechanism: str
+    fallback: str
+    accountant: str
+    randomness: str
+    trust: str
+    seen: str
+
+
+_LOCAL = _Words(
+    "DP-SGD at each site on its own", "", "PRV", "The low-order bits of floating-point noise are not hardened",
+    "each site adds its own noise before anything leaves it. Trusted: the site itself. Not trusted: the server, other sites, "
+    "recipients", "every message a site sent",
+)  # fmt: skip
+
+
+def _summed(known: Known) -> _Words:
+    rests_on, others, fallback = secure_sum(known.plan), len(known.plan.sites) - 1, worst_fallback(known.accounts)
+    alone = "without bound" if fallback is None or isinstance(fallback, str) else f"epsilon = {fallback:.3g}"
+    return _Words(
+        "DP-SGD over the sites together: one step a round, on a masked sum of whole numbers with shares of Skellam noise",
+        f" against the server and up to {rests_on.colluding} sites; against the server and all {others} other sites together "
+        f"{alone} at the same delta, {rests_on.fallback_epsilon:g} agreed",
+        "Renyi", "The noise is whole numbers, so it has no low-order bits; its draws are exact to about 1e-13",
+        "each site adds a share of the noise and hides its numbers until they are added up. Trusted: the site itself, and that "
+        f"at least {others - rests_on.colluding} of the {others} others are honest. Not trusted: the server, "
+        f"{rests_on.colluding} other sites, recipients",
+        f"every message of all sites and the secrets of {rests_on.colluding} of them",
+    )  # fmt: skip
 
 
 _PROMISES = (
@@ -160,7 +195,7 @@ def _weights(known: Known) -> str:
     if not known.generator:
         return "the generator is not in this release; nothing is said about giving it away"
     said = "the generator is given away too (generator/), a decision of its own in each site's approval. "
-    if known.plan.privacy.mechanism != "local":
+    if not known.plan.privacy.private:
         return f"{said}Nothing is promised about its weights"
     return (
         f"{said}Its weights come from a public prior and from what sites sent, so what is promised holds for them and for "

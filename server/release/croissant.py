@@ -75,7 +75,7 @@ def _responsible(plan: TrainingPlan) -> dict[str, object]:
     guarantee = (
         f"Differential privacy for one patient with all scans, at most epsilon {plan.privacy.epsilon:g}, "
         f"delta {plan.privacy.delta:g}; docs/privacy_certificate.json has what was spent."
-        if plan.privacy.mechanism == "local"
+        if plan.privacy.private
         else "No privacy guarantee."
     )
     source = "phantoms made by software" if plan.rehearsal else "scans that never left their hospitals"

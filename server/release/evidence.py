@@ -48,7 +48,7 @@ class Evidence:
         """What the summary may say, each derived from the documents."""
         gates = _gates(self.gates)
         said = ["BRAING3N_SYNTHETIC"]
-        if self.plan.privacy.mechanism == "local" and self.certificate.epsilon != "infinite":
+        if self.plan.privacy.private and self.certificate.epsilon != "infinite":
             said.append("BRAING3N_DP_PATIENT_LEVEL")
         said += [f"BRAING3N_GATE_{name.upper()}_PASSED" for name in GATES if _opened_by_evidence(gates[name])]
         said.append(f"BRAING3N_SITE_APPROVALS_{len(self.signing_sites)}_OF_{len(self.plan.sites)}")

@@ -12,7 +12,7 @@ from torch import Tensor
 from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
 from privacy.accountant import epsilon, epsilon_upper
-from privacy.events import Event, SampledGaussian
+from privacy.events import Event, SampledGaussian, SecureSummed
 from server.release.anatomy import Findings
 from server.release.cohort import Person
 from server.release.edition import Edition
@@ -36,7 +36,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class StagePrivacy:
-    """The sampled Gaussian steps of one stage at one site."""
+    """The noised steps of one stage at one site; of secure sums, the noise of the sum."""
 
     stage: str
     noise_multiplier: float
@@ -68,9 +68,14 @@ def site_privacy(site: str, events: Sequence[Event], agreed: float, delta: float
     """The privacy row of a site from its ledger's events, every one of them counted."""
     steps: dict[tuple[str, float, float], int] = {}
     for event in events:
-        if isinstance(event, SampledGaussian):
-            key = (event.stage, event.noise_multiplier, event.sample_rate)
-            steps[key] = steps.get(key, 0) + event.steps
+        match event:
+            case SampledGaussian():
+                key = (event.stage, event.noise_multiplier, event.sample_rate)
+            case SecureSummed():
+                key = (event.stage, math.sqrt(event.noise_variance) / event.l2_bound, event.sample_rate)
+            case _:
+                continue
+        steps[key] = steps.get(key, 0) + event.steps
     stages = tuple(StagePrivacy(stage, sigma, rate, count) for (stage, sigma, rate), count in steps.items())
     return SitePrivacy(site, epsilon(events, delta), agreed, delta, epsilon_upper(events, delta), stages, tuple(events))
 

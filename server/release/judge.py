@@ -89,7 +89,7 @@ def judge(
 
 def is_voted_on(plan: TrainingPlan) -> bool:
     """Whether the plan keeps budget for a vote and has anything to protect."""
-    return plan.privacy.vote_epsilon > 0 and plan.privacy.mechanism == "local"
+    return plan.privacy.vote_epsilon > 0 and plan.privacy.private
 
 
 def _control(

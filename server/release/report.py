@@ -91,7 +91,8 @@ def render(inputs: ReleaseInputs) -> str:
         convention=CONVENTION,
         full_colour=FULL_COLOUR,
         count=len(people),
-        private=plan.privacy.mechanism == "local",
+        private=plan.privacy.private,
+        summed=plan.privacy.secure_sum,
         facts=_facts(inputs),
         mosaic=[_portrait(person.name, describe(person.conditions, plan), three_planes(v, frame, _STRIP_ZOOM))
                 for person, v in people[:MOSAIC]],

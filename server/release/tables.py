@@ -42,7 +42,7 @@ def licence(plan: TrainingPlan) -> str:
 
 
 def _description(plan: TrainingPlan, edition: Edition, kind: BidsType) -> dict[str, object]:
-    private = plan.privacy.mechanism == "local"
+    private = plan.privacy.private
     return {
         "Name": f"{plan.study}: synthetic T1-weighted brains",
         "BIDSVersion": BIDS_VERSION,

@@ -90,8 +90,10 @@ def verify(
         said.append(f"plan {evidence.plan.digest[:16]}, policy {evidence.policy.digest[:16]}")
     with _step(verdict, 6, "certificate") as said:
         refuse_false(evidence.plan, evidence.certificate)
-        spent = evidence.certificate.epsilon
+        spent, alone = evidence.certificate.epsilon, evidence.certificate.fallback
         stated = spent if isinstance(spent, str) else f"{spent:.4g}"
+        if alone is not None:
+            stated += f", {alone if isinstance(alone, str) else f'{alone:.4g}'} against server and all other sites together,"
         said.append(f"epsilon {stated} recomputed from the events of {len(evidence.plan.sites)} sites")
     with _step(verdict, 7, "attestations") as said:
         approvals = _attested(_read(folder, ATTESTATIONS), key, evidence)

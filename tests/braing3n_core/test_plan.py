@@ -103,3 +103,41 @@ def test_a_new_key_that_is_used_is_part_of_the_digest() -> None:
     assert each.release.weights == {"age": 2.0}
     assert plan().release.weights == 1.0
     assert small.model.shape == (96, 96, 96)
+
+
+SUMS = {"mechanism": "secure-sum", "epsilon": 3.0, "delta": 1e-5,
+        "secure_sum": {"fallback_epsilon": 8.0, "dropped": 0, "colluding": 0}}  # fmt: skip
+ONE_STEP = [TABLES["stages"][0] | {"local_steps": 1}]
+
+
+def summed(**rests_on: Any) -> dict[str, Any]:
+    return SUMS | {"secure_sum": SUMS["secure_sum"] | rests_on}  # type: ignore[operator]  # a table
+
+
+def test_a_plan_may_ask_for_secure_sums_and_one_without_says_nothing_of_them() -> None:
+    asked = plan(privacy=SUMS, stages=ONE_STEP, federation={"quorum": 2, "deadline_s": 60.0})
+    assert TrainingPlan.from_json(asked.canonical()) == asked
+    assert asked.privacy.secure_sum is not None
+    assert asked.privacy.secure_sum.grid == 2**14
+    assert "secure_sum" not in plan().canonical()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"privacy": {**SUMS, "mechanism": "local"}}, "go together; write both or neither"),
+        ({"privacy": {key: value for key, value in SUMS.items() if key != "secure_sum"}}, "go together; write both or neither"),
+        ({"privacy": summed(fallback_epsilon=2.0)}, "fallback_epsilon=2 is below epsilon=3"),
+        ({"privacy": summed(colluding=1)}, "2 sites cannot hide one when 0 may drop out and 1 collude"),
+        ({"privacy": summed(dropped=1)}, "2 sites cannot hide one when 1 may drop out"),
+        ({"privacy": summed(dropped=-1)}, "dropped"),
+        ({"privacy": summed(grid=2)}, "grid"),
+        ({"stages": TABLES["stages"]}, "one global step; write local_steps = 1, 3 x the rounds"),
+        ({"federation": {"quorum": 1, "deadline_s": 60.0}}, "quorum=1, but a secure sum over 2 sites opens with 2"),
+        ({"federation": {"quorum": 2, "deadline_s": 60.0, "aggregate": {"rule": "median"}}}, "needs each site's update"),
+    ],
+)
+def test_sums_that_cannot_be_taken_are_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    tables = {"privacy": SUMS, "stages": ONE_STEP, "federation": {"quorum": 2, "deadline_s": 60.0}}
+    with pytest.raises(PlanRefused, match=said):
+        plan(**tables | changes)

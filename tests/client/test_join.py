@@ -11,7 +11,9 @@ import pytest
 from braing3n_core.errors import UsageError
 from braing3n_core.flower_process import environment
 from client import join as module
+from client.enrolled import enrolled
 from client.join import join, waits, write_gate
+from privacy.errors import SumRefused
 from privacy.signing import SigningKey
 from tests.consortium import begun
 
@@ -43,6 +45,22 @@ def test_the_key_is_handed_over_in_memory(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_the_gate_signs_with_that_key_and_when_its_join_ended_with_none(tmp_path: Path) -> None:
+    one = begun(tmp_path / "place")
+    key, passphrase = one.keys["north"], b"six random words are good"
+    with module._in_memory(key) as file:
+        path = Path(f"/proc/{os.getpid()}/fd/{file}")
+        assert path.stat().st_mode & 0o077 == 0
+        assert enrolled(one.site, one.agreement(), path).own().public == key.public
+    assert enrolled(one.site, one.agreement(), path).own().public == key.public      # not locked: the file itself
+    one.site.key.unlink()
+    one.site.key.with_name("site.pem.pub").unlink()
+    key.write(one.site.key, passphrase)
+    with pytest.raises(SumRefused, match="start join again"):
+        enrolled(one.site, one.agreement(), path).own()
+    assert enrolled(one.site, one.agreement(), path).roster() == {name: key.public for name, key in one.keys.items()}
+
+
 def test_a_file_in_the_node_s_working_directory_is_refused(tmp_path: Path) -> None:
     module._make_empty(tmp_path)
     (tmp_path / "empty" / "client.py").touch()
@@ -51,9 +69,10 @@ def test_a_file_in_the_node_s_working_directory_is_refused(tmp_path: Path) -> No
 
 
 def test_the_gate_comes_first_on_the_node_s_path_and_nothing_calls_home(tmp_path: Path) -> None:
-    gate = write_gate(tmp_path)
+    gate = write_gate(tmp_path, Path("/proc/1/fd/9"))
     seen = environment(tmp_path / "flower", gate.parent)
     assert seen["PATH"].split(os.pathsep)[0] == str(gate.parent)
     assert (seen["FLWR_TELEMETRY_ENABLED"], seen["FLWR_DISABLE_UPDATE_CHECK"]) == ("0", "1")
     assert " -I " in gate.read_text()
+    assert "/proc/1/fd/9" in gate.read_text()
     assert repr(str(tmp_path)) in gate.read_text().replace("'\"'\"'", "'")

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from braing3n_core.errors import PlanRefused
 from client.policy import Policy
 from tests.client.studies import rehearsal, stage, study
+from tests.summed import summed
+
+TOGETHER = "against the server and all other hospitals together it may spend epsilon"
 
 
 def policy(**changes: Any) -> Policy:
@@ -33,6 +36,23 @@ def test_a_plan_within_every_bound_meets_no_objection() -> None:
 )
 def test_each_bound_is_told_in_words(bounds: dict[str, Any], said: str) -> None:
     assert policy(**bounds).objections(study(), "north") == (said,)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({}, 'mechanism "secure-sum" is not one of local'),
+        ({"mechanisms": ["secure-sum"]}, f"{TOGETHER} 12, more than the 8 allowed here for ever"),
+        ({"mechanisms": ["secure-sum"], "fallback_epsilon": 11.0}, f"{TOGETHER} 12, more than the 11 allowed here for ever"),
+    ],
+)
+def test_secure_sums_need_the_hospital_s_word_and_keep_to_its_fallback(bounds: dict[str, Any], said: str) -> None:
+    assert said in policy(**bounds).objections(summed(), "north")
+    assert policy(mechanisms=["local", "secure-sum"], fallback_epsilon=12.0).objections(summed(), "north") == ()
+
+
+def test_a_hospital_may_demand_secure_sums() -> None:
+    assert policy(mechanisms=["secure-sum"]).objections(study(), "north") == ('mechanism "local" is not one of secure-sum',)
 
 
 def test_a_rehearsal_and_a_run_without_privacy_never_touch_patients() -> None:

@@ -15,10 +15,11 @@ from client import review as module
 from client.review import in_words, review
 from client.status import in_words as status_in_words
 from client.status import status
-from privacy.events import SampledGaussian
+from privacy.events import SampledGaussian, SecureSummed
 from privacy.ledger import Ledger
 from tests.client.studies import stage, study
 from tests.consortium import BUNDLE, Study, begun
+from tests.summed import summed
 
 SITES = [{"name": "north", "patients": 40}, {"name": "south", "patients": 60}]
 PLAN = study(sites=SITES, stages=[stage("decoder", "group:style", rounds=3), stage("generator", "group:conditions")])
@@ -108,3 +109,50 @@ def test_a_file_that_is_no_plan_is_refused_in_words(one: Study, tmp_path: Path) 
     with pytest.raises(PlanRefused, match="name the file that the consortium sent"):
         review(one.site, tmp_path / "none.json")
     assert TrainingPlan.from_json(PLAN.canonical()) == PLAN
+
+
+@pytest.fixture
+def sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    monkeypatch.setattr(module, "installed_digest", lambda: BUNDLE)
+    return begun(tmp_path, SUMS, mechanisms=["secure-sum"], fallback_epsilon=13.0)
+
+
+SUMS = summed(("north", "south", "east"))
+
+
+def test_a_secure_sum_is_told_with_whom_it_protects_from_and_what_is_left_without_them(sums: Study) -> None:
+    found = review(sums.site, sums.sent())
+    assert found.objections == ()
+    assert found.alone <= 4 < found.alone_fallback == found.fallback <= 12
+    said = "\n".join(in_words(found))
+    for needed in ("hidden under masks until it is added", "the server sees the sum over at least 3 of 3 hospitals",
+                   "the server and up to 1 other hospital that work", "if the other 1 are honest", "up to 0 may be missing",
+                   f"epsilon {found.fallback:.3g} by this plan", "of 13 allowed here; the plan states 12",
+                   "signed with the hospitals' own", "keys, sealed letters and shares of random secrets"):  # fmt: skip
+        assert needed in said, needed
+
+
+def test_local_noise_is_told_as_a_protection_against_everybody(one: Study) -> None:
+    found = review(one.site, one.sent())
+    assert found.alone_fallback == found.alone
+    assert "against everybody, the server and the other hospitals included" in "\n".join(in_words(found))
+
+
+def test_sums_that_the_noise_of_one_hospital_does_not_carry_are_forbidden(sums: Study) -> None:
+    rests_on = {"fallback_epsilon": 4.1, "dropped": 0, "colluding": 1}
+    weak = SUMS.but(privacy=SUMS.privacy.model_dump() | {"secure_sum": rests_on})
+    found = review(sums.site, sums.sent(sums.agreement(weak)))
+    assert any("more than fallback_epsilon=4.1" in line for line in found.objections)
+
+
+def test_what_was_spent_before_counts_against_the_fallback_too(sums: Study) -> None:
+    with Ledger(sums.site.folder / "ledger.jsonl", 1e-5) as ledger:
+        ledger.reserve(SecureSummed("decoder", 9e8, 2.0**14, 32, 0.5, 4, 6), "f" * 64 + "/decoder/1/1", 99.0)
+    found = review(sums.site, sums.sent())
+    assert any("against the server and all other hospitals together a patient comes to" in line for line in found.objections)
+
+
+def test_with_no_colluder_counted_in_the_other_hospital_is_named(sums: Study) -> None:
+    rests_on = {"fallback_epsilon": 12.0, "dropped": 0, "colluding": 0}
+    plan = SUMS.but(privacy=SUMS.privacy.model_dump() | {"secure_sum": rests_on})
+    assert "not even against one other hospital" in "\n".join(in_words(review(sums.site, sums.sent(sums.agreement(plan)))))

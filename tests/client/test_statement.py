@@ -12,7 +12,7 @@ from client.statement import in_words, read_statement
 from privacy.accountant import epsilon
 from privacy.egress import Egress, Ready
 from privacy.errors import LedgerCorrupt
-from privacy.events import NonPrivate, SampledGaussian
+from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from privacy.ledger import Ledger
 
 DELTA, PLAN = 1e-5, "a" * 64
@@ -70,3 +70,15 @@ def test_an_edited_ledger_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(LedgerCorrupt, match="delta"):
         read_statement(tmp_path)
+
+
+def test_of_secure_sums_it_says_what_is_left_when_all_others_work_together(tmp_path: Path) -> None:
+    sums = SecureSummed("decoder", 1.5e9, 2.0**14, 32, 0.5, 2, 3)
+    with Ledger(tmp_path / "ledger.jsonl", DELTA) as ledger:
+        ledger.reserve(sums, f"{PLAN}/decoder/1/1", 8.0)
+    statement = read_statement(tmp_path)
+    assert statement.epsilon < statement.alone == epsilon([sums.alone], DELTA)
+    assert f"secure sums together: epsilon {statement.alone:.4g}" in "\n".join(in_words(statement))
+    with spend(tmp_path / "local"):
+        pass
+    assert "secure sums" not in "\n".join(in_words(read_statement(tmp_path / "local")))

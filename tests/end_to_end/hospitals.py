@@ -52,6 +52,14 @@ seed = 1
 steps = 2
 cells = [{{ count = 1, conditions = {{ age = [20.0, 90.0] }} }}]
 """
+SUMMED = ('"local"\nepsilon = 8.0\ndelta = 1e-4', """"secure-sum"
+epsilon = 8.0
+delta = 1e-4
+
+[privacy.secure_sum]
+fallback_epsilon = 20.0
+dropped = 0
+colluding = 1""")
 
 
 def command(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -70,6 +78,7 @@ class Consortium:
 
     place: Path
     names: tuple[str, ...]
+    summed: bool = False                                     # by secure sums
     port: int = 0
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
@@ -102,7 +111,8 @@ class Consortium:
             done("braing3n-admin", "enrol", name, self.site(name) / "keys" / "site.pem.pub", "--consortium", self.folder)
         plan = self.place / "plan.toml"
         sites = ", ".join(f'{{ name = "{name}", patients = {patients} }}' for name in self.names)
-        plan.write_text(PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s))
+        text = PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s)
+        plan.write_text(text.replace(*SUMMED).replace("local_steps = 2", "local_steps = 1") if self.summed else text)
         done("braing3n-admin", "plan", "sign", plan, "--consortium", self.folder)
         for name in self.names:
             done("braing3n-site", "approve", self.signed, "--site", self.site(name))
@@ -115,6 +125,7 @@ class Consortium:
         about = {"name": name, "data": str(data), "server": f"127.0.0.1:{self.port}", "ca": str(self.folder / "tls" / "ca.crt")}
         rows = [f"{key} = {json.dumps(value)}" for key, value in about.items()]
         rows = ["[site]", *rows, "[policy]", "epsilon = 8.0", f"smallest_cohort = {patients}"]
+        rows += ['mechanisms = ["secure-sum"]', "fallback_epsilon = 20.0"] if self.summed else []
         (folder / "site.toml").write_text("\n".join(rows) + "\n")
 
     def serve(self) -> None:
@@ -190,8 +201,8 @@ def wait(holds: Callable[[], bool], otherwise: str, patience_s: float, said: Cal
 
 
 @contextlib.contextmanager
-def consortium(place: Path, names: tuple[str, ...] = NAMES) -> Iterator[Consortium]:
-    made = Consortium(place, names)
+def consortium(place: Path, names: tuple[str, ...] = NAMES, summed: bool = False) -> Iterator[Consortium]:
+    made = Consortium(place, names, summed)
     try:
         yield made
     finally:

@@ -19,6 +19,7 @@ import pytest
 from braing3n_core.flower_process import free_port
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import Settings, overridden
+from privacy.accountant import epsilon_alone
 from privacy.ledger import Ledger
 from server.conduct import claim
 from simulations import flower
@@ -189,6 +190,23 @@ def test_plain_flwr_run_makes_the_same_release(tmp_path: Path) -> None:
     assert "No additional application dependencies needed installation" in done.stdout
     assert json.loads((tmp_path / "out" / "run.json").read_text())["exit_code"] == 0
     assert (tmp_path / "out" / "release" / "docs" / "report.html").exists()
+
+
+def test_secure_sums_end_with_a_release_that_states_both_guarantees(tmp_path: Path) -> None:
+    """Three sites behind Flower; the server's own release, so that what it saw is held against the sites' ledgers."""
+    plan, out = TrainingPlan.load(SMOKE.with_name("secure_sum.toml")), tmp_path / "out"
+    claim(plan, out)
+    assert flower.run(Settings(plan, out).config(), out, len(plan.sites), lambda line: None) == 0
+    rows = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
+    assert [row["messages"] for row in rows] == [2 * 5 * 3] * 4
+    stated = json.loads((out / "release" / "docs" / "privacy_certificate.json").read_text())
+    assert stated["mechanism"] == "secure-sum"
+    for site in plan.sites:
+        with Ledger(out / "sites" / site.name / "ledger.jsonl", plan.privacy.delta) as ledger:
+            assert len(ledger.events) == sum(stage.rounds for stage in plan.stages)
+            assert stated["epsilon"] == pytest.approx(ledger.epsilon)
+            assert stated["fallback"] == pytest.approx(epsilon_alone(ledger.events, plan.privacy.delta))
+            assert ledger.epsilon <= 5 < stated["fallback"] <= 10
 
 
 def command(process: int) -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from braing3n_core.protocol import Request
+from braing3n_core.protocol import Part, Request
 from privacy.signing import SigningKey
 
 with warnings.catch_warnings():
@@ -19,6 +20,7 @@ with warnings.catch_warnings():
     from flwr.app import ConfigRecord, Error, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
+    from client.app import request_of
     from server import app as module
     from server.app import FlowerSites
 
@@ -98,7 +100,7 @@ def test_a_node_with_a_key_that_nobody_enrolled_is_not_even_asked(grid: Grid) ->
 
 
 def test_an_update_in_another_hospital_s_name_is_dropped(grid: Grid) -> None:
-    asking = sites(grid).ask(REQUEST, ["north"])
+    asking = sites(grid).ask(dict.fromkeys(["north"], REQUEST))
     next(asking)
     ((number, _),) = grid.sent
     grid.reply(number, 1, update("south"))
@@ -106,7 +108,7 @@ def test_an_update_in_another_hospital_s_name_is_dropped(grid: Grid) -> None:
 
 
 def test_a_node_that_fails_is_asked_five_times_and_then_refused(grid: Grid) -> None:
-    asking = sites(grid).ask(REQUEST, ["north"])
+    asking = sites(grid).ask(dict.fromkeys(["north"], REQUEST))
     for _ in range(5):
         assert next(asking) is None
         grid.reply(grid.sent[-1][0], 1, None)
@@ -115,7 +117,7 @@ def test_a_node_that_fails_is_asked_five_times_and_then_refused(grid: Grid) -> N
 
 
 def test_a_node_that_began_anew_gets_the_lost_request_again_without_counting_as_failed(grid: Grid) -> None:
-    asking = sites(grid).ask(REQUEST, ["north", "south"])
+    asking = sites(grid).ask(dict.fromkeys(["north", "south"], REQUEST))
     next(asking)
     for at in "bcdef":
         grid.nodes[1] = (KEYS["north"], at)
@@ -127,7 +129,7 @@ def test_a_node_that_began_anew_gets_the_lost_request_again_without_counting_as_
 
 def test_a_hospital_that_comes_late_is_asked_when_it_is_there(grid: Grid) -> None:
     late = grid.nodes.pop(2)
-    asking = sites(grid).ask(REQUEST, ["north", "south"])
+    asking = sites(grid).ask(dict.fromkeys(["north", "south"], REQUEST))
     next(asking)
     assert [node for _, node in grid.sent] == [1]
     grid.nodes[2] = late
@@ -136,7 +138,7 @@ def test_a_hospital_that_comes_late_is_asked_when_it_is_there(grid: Grid) -> Non
 
 
 def test_a_hospital_that_answered_is_left_alone_even_if_its_node_begins_anew(grid: Grid) -> None:
-    asking = sites(grid).ask(REQUEST, ["north"])
+    asking = sites(grid).ask(dict.fromkeys(["north"], REQUEST))
     next(asking)
     grid.reply(grid.sent[0][0], 1, update("north"))
     assert next(asking) is not None
@@ -162,7 +164,7 @@ def test_in_simulation_a_node_plays_the_sites_it_names_and_is_asked_again_when_i
     assert next(asking) == ("north", {"kind": "ready", "site": "north"}, None)
     grid.reply(grid.sent[1][0], 2, {"kind": "ready", "site": "north"})
     assert [next(asking), next(asking)] == [None, None]
-    rounds = simulated.ask(REQUEST, ["north", "south"])
+    rounds = simulated.ask(dict.fromkeys(["north", "south"], REQUEST))
     next(rounds)
     assert [node for _, node in grid.sent[2:]] == [1]        # south said nothing yet; who spoke first for north keeps it
     for _ in range(4):
@@ -172,3 +174,14 @@ def test_in_simulation_a_node_plays_the_sites_it_names_and_is_asked_again_when_i
     assert next(rounds) == ("north", {"kind": "refusal", "code": "node-failed"}, None)
     next(rounds)
     assert len(grid.sent) == 7
+
+
+def test_a_step_of_a_secure_sum_is_asked_of_each_site_in_its_own_words(grid: Grid) -> None:
+    pushed: list[Any] = []
+    plain = grid.push_messages
+    grid.push_messages = lambda messages: plain(pushed.extend(kept := list(messages)) or kept)  # type: ignore[method-assign]
+    requests = {name: replace(REQUEST, part=Part(2, "letters", f"for {name}")) for name in ("north", "south")}
+    next(sites(grid).ask(requests))
+    heard = {message.content["request"]["site"]: request_of(message) for message in pushed}
+    assert {name: request.part for name, request in heard.items()} == {name: asked.part for name, asked in requests.items()}
+    assert all(np.array_equal(request.values, REQUEST.values) for request in heard.values())

@@ -51,7 +51,7 @@ def asked(one: Study, **changes: Any) -> Message:
 
 def answer(one: Study, message: Message, content: bytes = GOOD, **config: Any) -> dict[str, Any]:
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={**CONFIG, **config})
-    reply = answering.answered(one.site, message, context, content)
+    reply = answering.answered(one.site, message, context, content, one.site.key)
     assert isinstance(reply, Message)
     assert set(reply.content.config_records) == {"north.header"}
     assert not reply.content.array_records
@@ -123,7 +123,7 @@ def test_a_policy_that_was_tightened_ends_the_work_at_once(one: Study) -> None:
 
 def test_nothing_of_a_bundle_is_unpacked_imported_or_even_named_by_the_wrapper(one: Study, tmp_path: Path) -> None:
     """In a working directory full of packages of our names, the wrapper still finds the installed ones."""
-    gate = write_gate(one.site.folder)
+    gate = write_gate(one.site.folder, one.site.key)
     assert gate.stat().st_mode & 0o777 == 0o700
     hostile = tmp_path / "cwd"
     for name in ("client", "privacy", "braing3n_core", "torch"):
@@ -147,7 +147,7 @@ def test_the_wrapper_stands_before_flower_s_own_program(one: Study, monkeypatch:
     monkeypatch.setattr(clientapp, "flwr_clientapp", lambda: ran.append(True))
     before = flower.install_from_fab
     with pytest.raises(SystemExit):
-        clientapp.main(str(one.site.folder))
+        clientapp.main(str(one.site.folder), str(one.site.key))
     assert ran == [True]
     assert flower.install_from_fab is not before
     assert PATIENT not in str(flower.Error(code=2, reason=f"/data/{PATIENT}.nii.gz").reason)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privacy.dp_sgd import PoissonSampler, clipped_sum, private_gradient
+from privacy.dp_sgd import PoissonSampler, clipped_each, clipped_sum, private_gradient
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
 from privacy.mechanism import l2_norm
@@ -104,3 +104,28 @@ def test_participation_is_binomial_at_the_accounted_rate() -> None:
     joined = sum(len(sampler.draw(range(200))) for _ in range(60))
     expected, deviation = 200 * 60 * 0.25, math.sqrt(200 * 60 * 0.25 * 0.75)
     assert abs(joined - expected) < 6 * deviation
+
+
+@given(rows=st.lists(st.integers(1, 4), max_size=5), bound=st.sampled_from([1e-3, 1.0, 50.0]))
+@settings(max_examples=15, deadline=None)
+def test_patients_one_by_one_add_up_to_the_clipped_sum(rows: list[int], bound: float) -> None:
+    network, patients = Net(), people(rows)
+    each = list(clipped_each(network, patients, loss, bound))
+    assert len(each) == len(rows)
+    total = clipped_sum(network, patients, loss, bound, "loop").total.tensors
+    for one in each:
+        assert list(one.tensors) == sorted(total)
+        assert l2_norm(one.tensors) <= bound * (1 + 1e-6)
+        assert one.l2_bound == bound
+    for name, tensor in total.items():
+        summed = sum((one.tensors[name].double() for one in each), torch.zeros_like(tensor).double())
+        assert torch.allclose(summed, tensor.double(), rtol=1e-5, atol=1e-6 * bound)
+
+
+def test_one_by_one_a_broken_patient_is_zero_and_the_others_are_what_they_were() -> None:
+    network, patients = Net(), people([2, 3])
+    before = list(clipped_each(network, patients, loss, 1.0))
+    broken = [tuple(tensor * math.nan for tensor in patients[0]), patients[1]]
+    first, second = clipped_each(network, broken, loss, 1.0)
+    assert l2_norm(first.tensors) == 0
+    assert all(torch.equal(second.tensors[name], tensor) for name, tensor in before[1].tensors.items())

@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 
 from braing3n_core import errors
-from privacy.egress import Cleared, Egress, Ready, Refusal, RefusalCode, Update, purpose_of
-from privacy.errors import BudgetExhausted, EgressRefused, LedgerBusy, LedgerCorrupt, MechanismRefused
-from privacy.events import NonPrivate, SampledGaussian
+from privacy.egress import Cleared, Egress, Masked, Ready, Refusal, RefusalCode, SumWords, Update, purpose_of
+from privacy.errors import BudgetExhausted, EgressRefused, LedgerBusy, LedgerCorrupt, MechanismRefused, PrivacyError
+from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from privacy.ledger import Ledger, Reservation
+from privacy.secure_sum import Revealed, Summand, Terms
+from privacy.signing import SigningKey
+from privacy.sum_words import letters_text, shares_text, signed_text
 
 ROOT = Path(__file__).parents[2]
 PLAN, START = "a" * 64, "b" * 64
@@ -259,3 +262,70 @@ def test_a_code_ends_a_command_as_its_error_would(code: RefusalCode, error: Base
 
 def test_every_code_has_an_exit_code() -> None:
     assert all(code.exit_code > 0 for code in RefusalCode)
+
+
+SUM = SecureSummed("decoder", 1e9, 2.0**14, 7, 0.25, 1, 2)
+HIDDEN = np.arange(7, dtype=np.uint32) * 613566756
+SHARES = shares_text(Revealed({"site-a": 2**500 + 7, "site-b": 3}, {}))
+
+
+def masked(reservation: Reservation, values: np.ndarray = HIDDEN, **changes: object) -> Masked:
+    fields = {"site": "site-a", "plan": PLAN, "stage": "decoder", "round": 1, "attempt": 1, "start": START} | changes
+    return Masked(**fields, reservation=reservation, values=values)  # type: ignore[arg-type]  # wrong types are the test
+
+
+def words(step: str, said: str, **changes: object) -> SumWords:
+    fields = {"site": "site-a", "plan": PLAN, "stage": "decoder", "round": 1, "attempt": 1, "step": step, "said": said}
+    return SumWords(**fields | changes)  # type: ignore[arg-type]  # wrong types are the test
+
+
+def test_masked_numbers_leave_once_they_are_paid_for_as_if_they_were_open(ledger: Ledger, egress: Egress) -> None:
+    reservation = ledger.reserve(SUM, purpose_of(PLAN, "decoder", 1, 1), 8.0)
+    cleared = egress.send(masked(reservation), 7)
+    assert cleared.header["epsilon"] == ledger.epsilon > 0
+    assert cleared.values is not None
+    assert np.array_equal(cleared.values, HIDDEN)
+    assert not cleared.values.flags.writeable
+    egress.send(masked(reservation), 7)                      # the same again is free
+    with pytest.raises(MechanismRefused, match="another value"):
+        egress.send(masked(reservation, HIDDEN + np.uint32(1)), 7)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempt": 2}, {"attempt": 0}, {"attempt": True}, {"round": 2}, {"stage": "generator"}, {"start": "x"},
+              {"values": VALUES}, {"values": HIDDEN[:6]}, {"values": HIDDEN.astype(np.int64)}, {"site": "site-b"}],
+)  # fmt: skip
+def test_masked_numbers_of_another_sum_do_not_leave(ledger: Ledger, egress: Egress, wrong: dict[str, object]) -> None:
+    reservation = ledger.reserve(SUM, purpose_of(PLAN, "decoder", 1, 1), 8.0)
+    with pytest.raises(EgressRefused):
+        egress.send(masked(reservation, **wrong), 7)  # type: ignore[arg-type]  # wrong types are the test
+
+
+def test_masked_numbers_cannot_be_paid_with_another_mechanism_s_charge(ledger: Ledger, egress: Egress) -> None:
+    reservation = ledger.reserve(STEP, purpose_of(PLAN, "decoder", 1, 1), 8.0)
+    with pytest.raises(EgressRefused, match="not for a secure sum"):
+        egress.send(masked(reservation), 7)
+
+
+def test_words_of_a_sum_are_free_and_the_log_holds_no_secret_of_them(egress: Egress, ledger: Ledger, tmp_path: Path) -> None:
+    cleared = egress.send(words("shares", SHARES))
+    assert cleared.header["said"] == SHARES
+    assert ledger.events == ()
+    (line,) = audit(tmp_path)
+    assert line["header"]["said"] == hashlib.sha256(SHARES.encode()).hexdigest()  # type: ignore[index]  # a header is a table
+    assert hex(2**500 + 7)[2:] not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_words_that_are_none_or_belong_to_another_sum_do_not_leave(egress: Egress, tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    agreed = Terms(("site-a", "site-b"), purpose_of(PLAN, "decoder", 1, 1), 4, 1.0, 2.0**14, 1e8, 100, 0, 0)
+    keys = signed_text(Summand("site-a", agreed, {"site-a": key.public, "site-b": key.public}).advertise(key))
+    assert egress.send(words("keys", keys)).header["step"] == "keys"
+    for wrong in (
+        words("keys", keys, attempt=2), words("keys", keys, round=2), words("letters", keys), words("shares", keys),
+        words("keys", "sub-0042"), words("numbers", keys), words("else", keys), words("shares", SHARES, stage="Decoder"),
+        words("letters", letters_text({"site-b": b"sub-0042"})), words("story", keys), words("shares", SHARES, plan="x"),
+    ):  # fmt: skip
+        with pytest.raises(PrivacyError):
+            egress.send(wrong)
+    assert len(audit(tmp_path)) == 1

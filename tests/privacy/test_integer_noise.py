@@ -104,29 +104,29 @@ def test_the_skellam_bound_is_above_the_truth_in_both_directions(variance: float
 
 
 def test_fine_grained_skellam_costs_what_a_gaussian_costs() -> None:
-    fine = SecureSummed("decoder", (3.0 * 2**15) ** 2, 2.0**15, 10**5, 0.1, 50)
+    fine = SecureSummed("decoder", (3.0 * 2**15) ** 2, 2.0**15, 10**5, 0.1, 50, 1)
     gaussian = SampledGaussian("decoder", 3.0, 0.1, 50)
     assert epsilon([fine], 1e-5) == pytest.approx(converted(50 * sampled_gaussian(3.0, 0.1), 1e-5), rel=1e-4)
     assert epsilon([gaussian], 1e-5) < epsilon([fine], 1e-5) < 1.15 * epsilon([gaussian], 1e-5)
 
 
 def test_sums_and_gaussians_on_the_same_patients_are_one_account() -> None:
-    fine, gaussian = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50), SampledGaussian("generator", 3.0, 0.1, 50)
+    fine, gaussian = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50, 1), SampledGaussian("generator", 3.0, 0.1, 50)
     alone, both = max(epsilon([fine], 1e-5), epsilon([gaussian], 1e-5)), epsilon([fine, gaussian], 1e-5)
     assert alone < both < epsilon([fine], 1e-5) + epsilon([gaussian], 1e-5)
     assert epsilon_upper([fine, gaussian], 1e-5) == both
     twice = epsilon([fine, fine], 1e-5)
-    assert twice == epsilon([SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 100)], 1e-5)
+    assert twice == epsilon([SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 100, 1)], 1e-5)
 
 
 def test_votes_are_added_to_whatever_else_was_spent() -> None:
-    fine, vote = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50), RandomisedResponse("copies", 0.5)
+    fine, vote = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50, 1), RandomisedResponse("copies", 0.5)
     assert epsilon([fine, vote], 1e-5) == pytest.approx(epsilon([fine], 1e-5) + 0.5)
     assert epsilon_across([[fine, vote], [vote], [vote]], 2, 1e-5) == pytest.approx(epsilon([fine], 1e-5) + 1.0)
 
 
 def test_a_secure_sum_survives_its_record_and_a_broken_one_does_not() -> None:
-    event = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50)
+    event = SecureSummed("decoder", 1e9, 2.0**14, 1000, 0.1, 50, 1)
     assert from_record(to_record(event)) == event
     with pytest.raises(LedgerCorrupt):
         from_record(to_record(event) | {"noise_variance": -1.0})
@@ -134,9 +134,10 @@ def test_a_secure_sum_survives_its_record_and_a_broken_one_does_not() -> None:
 
 @pytest.mark.parametrize(
     "wrong", [{"noise_variance": 0.0}, {"noise_variance": math.nan}, {"l2_bound": math.inf}, {"sample_rate": 0.0}, {"steps": 0},
-              {"size": 0}],
+              {"size": 0}, {"shares": 0}],
 )  # fmt: skip
 def test_a_sum_without_bound_is_no_event(wrong: dict[str, float]) -> None:
-    fields = {"stage": "decoder", "noise_variance": 1e6, "l2_bound": 10.0, "size": 5, "sample_rate": 0.1, "steps": 1}
+    fields = {"stage": "decoder", "noise_variance": 1e6, "l2_bound": 10.0, "size": 5, "sample_rate": 0.1, "steps": 1,
+              "shares": 1}
     with pytest.raises(MechanismRefused):
         SecureSummed(**fields | wrong)  # type: ignore[arg-type]  # wrong values are the test

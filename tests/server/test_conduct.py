@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -52,9 +52,10 @@ class Scripted:
             code = self.refusals.get(name)
             yield name, {"kind": "refusal" if code else "ready", "code": code or "", "plan": plan().digest}, None
 
-    def ask(self, request: Request, sites: Sequence[str]) -> Iterator[Reply | None]:
-        self.asked.append((request.stage, request.round))
-        for name in sites:
+    def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
+        (one, *_) = requests.values()
+        self.asked.append((one.stage, one.round))
+        for name, request in requests.items():
             yield self.script(name, request) if self.script else self.honest(name, request)
 
     def honest(self, name: str, request: Request, value: float = 0.01) -> Reply:

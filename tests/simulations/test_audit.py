@@ -15,6 +15,7 @@ from privacy.audit import Audit
 from privacy.selftest import Finding, SelfTest
 from simulations.audit import Measured, Row, audit_plan
 from tests.client.studies import rehearsal
+from tests.summed import summed
 
 SMOKE = Path(__file__).parents[2] / "simulations" / "recipes" / "smoke.toml"
 SOUND = Audit(claimed=2.0, covering=2.05, one_run=0.5, f_dp=0.7, gaussian=0.6, delta=1e-5)
@@ -65,3 +66,8 @@ def test_programs_get_every_number() -> None:
 def test_a_plan_that_claims_nothing_is_not_audited() -> None:
     with pytest.raises(PlanRefused, match="no claim to audit"):
         audit_plan(rehearsal())
+
+
+def test_sums_over_sites_are_not_passed_off_as_audited() -> None:
+    with pytest.raises(PlanRefused, match="not sums over sites"):
+        audit_plan(summed())

@@ -10,10 +10,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from braing3n_core.budget import SecureSum
 from braing3n_core.errors import IntegrityError
 from braing3n_core.plan import TrainingPlan
-from privacy.accountant import epsilon
-from privacy.events import NonPrivate, SampledGaussian
+from privacy.accountant import epsilon, epsilon_alone
+from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from server.release.accounts import Account, account, refuse_untrue
 from server.release.certificate import COUNT, FILE, PAGE, Certificate, certificate, page, refuse_false
 from server.release.certificate_words import EVIDENCE, Known, meaning
@@ -118,3 +119,52 @@ def test_the_plain_words_are_the_bounds_of_the_literature() -> None:
     posterior, caught = meaning(1.0, 0.0)
     assert posterior == pytest.approx(math.e / (1 + math.e))
     assert caught == pytest.approx(0.01 * math.e)
+
+
+SUMS = [SecureSummed("decoder", 3e9, 2.0**14, 100, 0.2, 8, 2), SecureSummed("generator", 3e9, 2.0**14, 100, 0.2, 12, 2)]
+
+
+@pytest.fixture(scope="module")
+def summed(plan: TrainingPlan) -> TrainingPlan:
+    rests_on = SecureSum(fallback_epsilon=9.0, dropped=0, colluding=0)
+    privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on})
+    return plan.but(privacy=privacy, stages=[stage.model_copy(update={"local_steps": 1}) for stage in plan.stages])
+
+
+def test_secure_sums_state_both_guarantees_and_on_whom_they_rest(summed: TrainingPlan) -> None:
+    rows = [account(summed, site.name, SUMS, 0.0, None) for site in summed.sites]
+    stated = certificate(known(summed, accounts=rows))
+    assert stated.epsilon == pytest.approx(epsilon(SUMS, 1e-4))
+    assert stated.fallback == pytest.approx(epsilon_alone(SUMS, 1e-4))
+    assert Certificate.read(stated.as_json()) == stated
+    refuse_false(summed, stated)
+    promise = " ".join(said.text for said in stated.statements if said.section == "D")
+    for needed in ("a masked sum of whole numbers", "against the server and all 1 other sites together epsilon = ", "9 agreed",
+                   "accountant Renyi", "at least 1 of the 1 others are honest"):  # fmt: skip
+        assert needed in promise, needed
+    assert "Against the server and all other sites together" in page(stated)
+
+
+@pytest.mark.parametrize("fallback", [None, 0.1, "infinite"])
+def test_another_fallback_than_the_events_cost_is_noticed(summed: TrainingPlan, fallback: float | str | None) -> None:
+    rows = [account(summed, site.name, SUMS, 0.0, None) for site in summed.sites]
+    stated = certificate(known(summed, accounts=rows))
+    with pytest.raises(IntegrityError, match="fallback"):
+        refuse_false(summed, stated.model_copy(update={"fallback": fallback}))
+    with pytest.raises(IntegrityError, match="fallback"):
+        refuse_untrue(summed, rows[0].model_copy(update={"fallback": fallback}))
+
+
+def test_more_than_the_agreed_fallback_is_refused_also_within_epsilon(summed: TrainingPlan) -> None:
+    thin = [dataclasses.replace(event, shares=40) for event in SUMS]
+    row = account(summed, "site-a", thin, 0.0, None)
+    assert row.epsilon != "infinite"
+    assert row.epsilon <= row.agreed
+    with pytest.raises(IntegrityError, match="of 9 agreed"):
+        refuse_untrue(summed, row)
+
+
+def test_local_noise_needs_no_fallback(stated: Certificate) -> None:
+    assert stated.fallback is None
+    assert all(row.fallback is None for row in stated.sites)
+    assert "Against the server and all other sites" not in page(stated)

@@ -1,0 +1,102 @@
+"""What a plan's rounds cost a patient, and what the sites of a secure sum agree on: one place, so all sides say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from braing3n_core.budget import SecureSum
+from braing3n_core.errors import PlanRefused
+from braing3n_core.plan import Stage, TrainingPlan
+from privacy.accountant import calibrate, calibrate_sums, epsilon_alone
+from privacy.egress import VOTE_STAGE, purpose_of
+from privacy.errors import MechanismRefused
+from privacy.events import Event, NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
+from privacy.integer_noise import rounded_bound
+from privacy.secure_sum import Terms
+
+Charge = SampledGaussian | SecureSummed | NonPrivate
+Rows = tuple[tuple[float, int, float], ...]                  # sample rate, steps, share of the budget; a row a stage
+
+
+def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
+    """What one round of each stage costs, such that all rounds together spend what the plan keeps for training.
+
+    `sizes`: how many numbers each stage trains (protocol.initial_values). Raises PlanRefused if secure sums of that size
+    cannot be taken.
+    """
+    rows = _rows(plan)
+    match plan.privacy.mechanism:
+        case "non-private":
+            return {stage.name: NonPrivate(stage.name) for stage in plan.stages}
+        case "local":
+            noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
+            return {
+                stage.name: SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps)
+                for stage, sigma in zip(plan.stages, noise, strict=True)
+            }
+        case "secure-sum":
+            return {
+                stage.name: terms(plan, sizes, stage, 1, 1).event(stage.name, stage.sample_rate) for stage in plan.stages
+            }
+
+
+def terms(plan: TrainingPlan, sizes: Sequence[int], stage: Stage, number: int, attempt: int) -> Terms:
+    """What every site agrees on in round `number` of `stage`. Raises PlanRefused if it cannot be, or without secure sums."""
+    rests_on, place = secure_sum(plan), [known.name for known in plan.stages].index(stage.name)
+    bounds = tuple((rounded_bound(known.clip, rests_on.grid / known.clip, size), size)
+                   for known, size in zip(plan.stages, sizes, strict=True))  # fmt: skip
+    try:
+        return Terms(
+            sites=tuple(site.name for site in plan.sites),
+            context=purpose_of(plan.digest, stage.name, number, attempt),
+            size=sizes[place],
+            l2_bound=stage.clip,
+            scale=rests_on.grid / stage.clip,
+            noise_variance=_variances(_rows(plan), bounds, plan.privacy.training, plan.privacy.delta)[place],
+            most_patients=sum(site.patients for site in plan.sites),
+            dropped=rests_on.dropped,
+            colluding=rests_on.colluding,
+        )
+    except MechanismRefused as error:
+        raise PlanRefused(f"stage {stage.name}: {error}; in a plan the scale is [privacy.secure_sum] grid over clip") from error
+
+
+def secure_sum(plan: TrainingPlan) -> SecureSum:
+    """What the plan's sums rest on. Raises PlanRefused if it has none."""
+    if plan.privacy.secure_sum is None:
+        raise PlanRefused('the plan takes no secure sums; its mechanism would have to be "secure-sum"')
+    return plan.privacy.secure_sum
+
+
+def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
+    """What the sites' vote on a release's candidates will cost."""
+    paid = plan.privacy.vote_epsilon
+    return [RandomisedResponse(VOTE_STAGE, paid)] * plan.privacy.vote_rounds if paid else []
+
+
+def everything(plan: TrainingPlan, sizes: Sequence[int]) -> list[Event]:
+    """All that the plan charges if no round has to be taken twice, votes among it."""
+    rounds: list[Event] = [charge for stage in plan.stages for charge in [charges(plan, sizes)[stage.name]] * stage.rounds]
+    return rounds + list(votes(plan))
+
+
+def refuse_weak_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> None:
+    """Raise PlanRefused unless each site's share of noise alone gives the local guarantee that the plan states."""
+    if plan.privacy.mechanism != "secure-sum":
+        return
+    alone, stated = epsilon_alone(everything(plan, sizes), plan.privacy.delta), secure_sum(plan).fallback_epsilon
+    if not alone <= stated:
+        raise PlanRefused(
+            f"one site's share of the noise is worth epsilon {alone:.3g} by itself, more than fallback_epsilon={stated:g}; "
+            "lower epsilon, colluding or dropped, or agree on a larger fallback_epsilon"
+        )
+
+
+def _rows(plan: TrainingPlan) -> Rows:
+    return tuple((stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in plan.stages)
+
+
+@lru_cache(maxsize=64)
+def _variances(rows: Rows, bounds: tuple[tuple[float, int], ...], target: float, delta: float) -> tuple[float, ...]:
+    return calibrate_sums(rows, bounds, target, delta)

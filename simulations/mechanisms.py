@@ -1,0 +1,44 @@
+"""One recipe under another mechanism, so that the two can be compared: the same steps, rates, clips and budget."""
+
+from __future__ import annotations
+
+import math
+
+from braing3n_core.budget import Mechanism, SecureSum
+from braing3n_core.charges import everything
+from braing3n_core.errors import PlanRefused
+from braing3n_core.plan import Optimizer, TrainingPlan
+from braing3n_core.prior import load_prior
+from braing3n_core.protocol import initial_values
+from privacy.accountant import epsilon_alone
+
+
+def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
+    """The same rehearsal under `mechanism`. A plan that has it already is left as it is.
+
+    To "secure-sum": every local step becomes a round of its own, so sampling and accounting see as many steps as before; the
+    stages' momentum becomes the server's, since a site has no second step; one other site may collude where there are three;
+    and the fallback that the noise is worth is stated. To the others: the sums' table goes, rounds of one step stay.
+    """
+    if plan.rehearsal is None:
+        raise PlanRefused("a real plan's mechanism is agreed, not overridden; write it into the plan")
+    if mechanism == plan.privacy.mechanism:
+        return plan
+    if mechanism != "secure-sum":
+        return plan.but(privacy=plan.privacy.model_copy(update={"mechanism": mechanism, "secure_sum": None}))
+    if not len(plan.sites) > 1:
+        raise PlanRefused("a secure sum needs at least two sites; take a recipe with more")
+    stages = [stage.model_copy(update={"rounds": stage.rounds * stage.local_steps, "local_steps": 1}) for stage in plan.stages]
+    colluding = 1 if len(plan.sites) > 2 else 0
+    optimizer = plan.federation.optimizer or Optimizer(kind="momentum", rate=1.0, momentum=plan.stages[0].momentum)
+    federation = plan.federation.model_copy(update={"quorum": len(plan.sites), "aggregate": None, "optimizer": optimizer})
+    rests_on = SecureSum(fallback_epsilon=_ANY, dropped=0, colluding=colluding)
+    privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on})
+    summed = plan.but(stages=stages, federation=federation, privacy=privacy)
+    sizes = [len(values) for values in initial_values(load_prior(summed), summed)]
+    alone = math.ceil(10 * epsilon_alone(everything(summed, sizes), privacy.delta)) / 10
+    stated = rests_on.model_copy(update={"fallback_epsilon": max(alone, privacy.epsilon)})
+    return summed.but(privacy=privacy.model_copy(update={"secure_sum": stated}))
+
+
+_ANY = 1e9                                                   # until it is known what the noise is worth

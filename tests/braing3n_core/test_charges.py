@@ -1,0 +1,66 @@
+"""What a plan's rounds cost is the same wherever it is asked, and sums that are worth too little alone are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from braing3n_core.charges import charges, everything, refuse_weak_fallback, secure_sum, terms, votes
+from braing3n_core.errors import PlanRefused
+from privacy.accountant import epsilon, epsilon_alone
+from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
+from tests.client.studies import rehearsal, study
+from tests.summed import summed
+
+SIZES = (32,)
+PLAN = summed()
+
+
+def test_all_rounds_together_spend_what_the_plan_keeps_for_training() -> None:
+    for plan, sizes in ((PLAN, SIZES), (study(), ())):
+        events = everything(plan, sizes)
+        assert len(events) == sum(stage.rounds for stage in plan.stages)
+        assert 0.98 * plan.privacy.training <= epsilon(events, plan.privacy.delta) <= plan.privacy.training
+
+
+def test_each_mechanism_has_its_event() -> None:
+    assert {type(cost) for cost in charges(study(), ()).values()} == {SampledGaussian}
+    assert {type(cost) for cost in charges(PLAN, SIZES).values()} == {SecureSummed}
+    assert set(charges(rehearsal(), ()).values()) == {NonPrivate("decoder"), NonPrivate("generator")}
+
+
+def test_terms_are_the_plan_s_and_name_the_sum() -> None:
+    agreed = terms(PLAN, SIZES, PLAN.stages[0], 2, 3)
+    assert agreed.context == f"{PLAN.digest}/decoder/2/3"
+    assert (agreed.sites, agreed.threshold, agreed.size, agreed.scale) == (("north", "south", "east"), 3, 32, 2.0**14)
+    cost = charges(PLAN, SIZES)["decoder"]
+    assert cost == agreed.event("decoder", PLAN.stages[0].sample_rate)
+    assert isinstance(cost, SecureSummed)
+    assert cost.shares == 2, "one of three may collude"
+
+
+def test_the_fallback_is_what_one_share_of_everything_is_worth() -> None:
+    alone = epsilon_alone(everything(PLAN, SIZES), 1e-5)
+    for stated, fits in ((1.001 * alone, True), (0.999 * alone, False)):
+        rests_on = secure_sum(PLAN).model_copy(update={"fallback_epsilon": stated})
+        plan = PLAN.but(privacy=PLAN.privacy.model_copy(update={"secure_sum": rests_on}))
+        if fits:
+            refuse_weak_fallback(plan, SIZES)
+        else:
+            with pytest.raises(PlanRefused, match="by itself, more than fallback_epsilon"):
+                refuse_weak_fallback(plan, SIZES)
+    refuse_weak_fallback(study(), ())
+
+
+def test_a_vote_is_part_of_everything_and_of_the_fallback() -> None:
+    voting = PLAN.but(privacy=PLAN.privacy.model_dump() | {"vote_epsilon": 1.0})
+    assert votes(voting) == [RandomisedResponse("copies", 1.0)]
+    assert epsilon(everything(voting, SIZES), 1e-5) <= 4
+
+
+def test_a_scale_that_does_not_fit_into_32_bits_is_refused_as_the_plan_s() -> None:
+    fine = PLAN.but(privacy=PLAN.privacy.model_dump() | {"secure_sum": secure_sum(PLAN).model_dump() | {"grid": 2**20}},
+                    sites=[{"name": name, "patients": 2000} for name in ("north", "south", "east")])  # fmt: skip
+    with pytest.raises(PlanRefused, match="32 bits"):
+        charges(fine, SIZES)
+    with pytest.raises(PlanRefused, match="takes no secure sums"):
+        terms(study(), SIZES, study().stages[0], 1, 1)
