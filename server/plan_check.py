@@ -56,7 +56,11 @@ class PlanCheck:
 
 def checked(file: Path) -> PlanCheck:
     """Read and check the plan. Raises PlanRefused with what is wrong, why, and what next."""
-    plan = TrainingPlan.load(file)
+    return check(TrainingPlan.load(file))
+
+
+def check(plan: TrainingPlan) -> PlanCheck:
+    """What this plan will cost and how loud its noise will be. Raises PlanRefused if its fallback cannot hold."""
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
     refuse_weak_fallback(plan, sizes)
     costs, stages = charges(plan, sizes), []

@@ -108,6 +108,29 @@ def compare(
 
 
 @app.command()
+def frontier(
+    recipe: Annotated[Path, typer.Argument(help="A plan with phantom hospitals, for example demo.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for frontier.json, its picture and the runs; what is in it is kept.")],
+    epsilon: Annotated[str, typer.Option(help="Budgets, commas between; inf: without privacy.")] = "1,3,8,inf",
+    mechanism: Annotated[str, typer.Option(help="Of local and secure-sum.")] = "local,secure-sum",
+    sites: Annotated[str, typer.Option(help="Hospitals.")] = "3",
+    patients: Annotated[str, typer.Option(help="Of each hospital.")] = "100",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each point, on the same patients.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print frontier.json instead of lines.")] = False,
+) -> None:
+    """Utility against epsilon: one recipe under many budgets, mechanisms and consortia. Resumable."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.plan import TrainingPlan
+    from simulations import frontier as frontiers
+    from simulations.frontier_page import picture, told
+
+    wanted = frontiers.asked(sites, patients, mechanism, epsilon, repeats)
+    rows = frontiers.run(TrainingPlan.load(_found(recipe)), wanted, out.expanduser().absolute(), console.note)
+    write_atomically(out / "frontier.png", picture(rows))
+    console.show(json.dumps(rows, indent=1) if as_json else "\n".join(told(rows)))
+
+
+@app.command()
 def prior(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/prior_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],

@@ -1,0 +1,91 @@
+"""The frontier: every point is run once, on the same people, and its shares are what its rows say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from braing3n_core.errors import PlanRefused, UsageError
+from braing3n_core.plan import TrainingPlan
+from simulations.frontier import MEASURES, TABLE, Consortium, Point, asked, gains, plan_of, points, run
+from simulations.frontier_page import picture, told
+
+SMOKE = TrainingPlan.load(Path(__file__).parents[2] / "simulations" / "recipes" / "smoke.toml")
+SMALL = Consortium(2, 12)
+
+
+def row(mechanism: str, epsilon: object, distance: float, repeat: int = 0) -> dict[str, Any]:
+    prior = dict.fromkeys(MEASURES, 1.0) | {"reconstruction": 20.0}
+    return {
+        "study": "s", "seed": 1, "sites": 3, "patients": 100, "repeat": repeat, "mechanism": mechanism, "epsilon": epsilon,
+        "stages": {"generator": {"noise_over_clip": 0.25}}, "prior": prior, "ageing_of_patients": 1.0,
+        "scores": prior | {"distance": distance},
+    }  # fmt: skip
+
+
+def test_every_combination_is_there_once() -> None:
+    found = points([2, 3], [50], ["local", "secure-sum"], [1.0, 8.0, math.inf], 2)
+    assert len(found) == len(set(found)) == 2 * 2 * (2 * 2 + 1)
+    assert {point.mechanism for point in found if point.epsilon == math.inf} == {"non-private"}
+
+
+@pytest.mark.parametrize(
+    "words", [("3", "50", "local", "x"), ("3", "50", "local", "0,1"), ("3.5", "50", "local", "1"), ("3", "nan", "local", "1"),
+              ("3", "50", "magic", "1"), ("3", "", "local", "1")],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_refused_in_one_line(words: tuple[str, str, str, str]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        asked(*words, 1)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_point_s_plan_differs_in_what_was_asked_alone() -> None:
+    plan = plan_of(SMOKE, Point(Consortium(3, 40), "local", 2.5, 0))
+    assert [(site.name, site.patients) for site in plan.sites] == [(f"site-0{i}", 40) for i in (1, 2, 3)]
+    assert plan.privacy.epsilon == 2.5
+    assert plan.rehearsal is not None
+    assert [hospital.name for hospital in plan.rehearsal.hospitals] == [site.name for site in plan.sites]
+    assert plan.stages == SMOKE.stages
+    again = plan_of(SMOKE, Point(Consortium(3, 40), "local", 2.5, 1))
+    assert again.digest == plan.digest, "a repeat is the same plan under other noise"
+    with pytest.raises(PlanRefused, match="phantoms"):
+        plan_of(SMOKE.but(rehearsal=None), Point(SMALL, "local", 1.0, 0))
+
+
+def test_a_share_is_of_what_training_without_privacy_gains() -> None:
+    rows = [row("non-private", "infinite", 0.2), row("local", 1.0, 0.8), row("local", 8.0, 0.2), row("secure-sum", 1.0, 1.2)]
+    shares = [share["distance"] for _, share in gains(rows)]
+    assert shares == pytest.approx([0.25, 1.0, -0.25])
+    assert all(set(share) == {"distance"} for _, share in gains(rows)), "what nobody improves has no share"
+    assert not list(gains(rows[1:])), "without the run without privacy there is nothing to hold against"
+
+
+def test_repeats_are_one_line_and_the_picture_is_one() -> None:
+    rows = [row("non-private", "infinite", 0.2, r) for r in (0, 1)] + [row("local", 1.0, 0.6 + 0.2 * r, r) for r in (0, 1)]
+    lines = list(told(rows))
+    assert len(lines) == 5
+    assert "38 %" in next(line for line in lines if line.startswith("local"))
+    assert picture(rows).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_points_are_run_once_and_taken_up_again(tmp_path: Path) -> None:
+    wanted = points([2], [12], ["local"], [8.0, math.inf], 1)
+    said: list[str] = []
+    rows = run(SMOKE, wanted[:1], tmp_path, said.append)
+    assert [one["mechanism"] for one in rows] == ["non-private"]
+    rows = run(SMOKE, wanted, tmp_path, said.append)
+    assert rows == json.loads((tmp_path / TABLE).read_text())
+    assert [(one["mechanism"], one["epsilon"]) for one in rows] == [("non-private", "infinite"), ("local", 8.0)]
+    private = rows[1]
+    assert private["spent"] <= 8.0
+    assert private["stages"]["generator"]["noise_over_clip"] > 0
+    assert private["plan"] == plan_of(SMOKE, wanted[1]).digest
+    assert rows[0]["prior"] == private["prior"], "every arm is measured on the same people"
+    before = (tmp_path / TABLE).read_bytes()
+    assert run(SMOKE, wanted, tmp_path, said.append) == rows
+    assert (tmp_path / TABLE).read_bytes() == before
