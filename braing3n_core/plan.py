@@ -112,6 +112,20 @@ class Stage(Frozen):
     learning_rate: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
     share: Fraction
+    proximal: Annotated[float, Field(ge=0)] = 0.0             # FedProx's mu: pulls each local step towards the round's start
+
+    @model_validator(mode="after")
+    def _the_pull_does_not_overshoot(self) -> Self:
+        if self.proximal and not self.local_steps > 1:
+            raise ValueError("proximal pulls back what local steps did; with local_steps=1 it does nothing, so leave it out")
+        if not self.proximal * self.learning_rate < 1:
+            raise ValueError(f"proximal={self.proximal:g} must be below 1/learning_rate={1 / self.learning_rate:g}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the pull it is not written, so a plan keeps the digest it had."""
+        return {key: value for key, value in handler(self).items() if value or key != "proximal"}
 
 
 class Aggregate(Frozen):

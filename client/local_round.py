@@ -39,7 +39,8 @@ def train_round(
     patients by Poisson sampling, clips each one's gradient over all scans, adds noise, and divides by the DECLARED cohort
     size. Momentum starts at zero, so nothing of an earlier round is in it. `randomness` draws patients and noise;
     `generator` draws masks, times and views, on which the guarantee does not rest. With NonPrivate there is no noise and no
-    guarantee.
+    guarantee. A plan's `proximal` pull (FedProx: Li et al., MLSys 2020) is computed from the round's start and from steps
+    whose noise is paid for, so it is post-processing and costs nothing.
 
     Before the first step the fast engine is compared with the loop on two patients of this very model; if they differ,
     nothing is trained.
@@ -47,11 +48,12 @@ def train_round(
     _refuse_another_event(stage, event)
     _compare_engines(model, stage, patients[:2])
     before = flatten(trainable(model))
+    start = {name: tensor.detach().clone() for name, tensor in trainable(model).items()} if stage.proximal else {}
     velocity = {name: torch.zeros_like(tensor) for name, tensor in trainable(model).items()}
     sampler = PoissonSampler[Prepared](stage.sample_rate, randomness)
     for _ in range(stage.local_steps):
         rows = [make_rows(patient, stage, model, generator) for patient in sampler.draw(patients)]
-        _step(model, stage, _gradient(model, stage, rows, declared, event, randomness), velocity)
+        _step(model, stage, _gradient(model, stage, rows, declared, event, randomness), velocity, start)
     changed: np.ndarray = flatten(trainable(model)) - before
     return changed
 
@@ -87,11 +89,15 @@ def _gradient(
             return {name: tensor / expected for name, tensor in total.tensors.items()}
 
 
-def _step(model: Brain, stage: Stage, gradient: dict[str, Tensor], velocity: dict[str, Tensor]) -> None:
-    """SGD with momentum; post-processing of the noisy gradients."""
+def _step(
+    model: Brain, stage: Stage, gradient: dict[str, Tensor], velocity: dict[str, Tensor], start: dict[str, Tensor]
+) -> None:
+    """SGD with momentum and a pull towards `start`, if it is given; post-processing of the noisy gradients."""
     with torch.no_grad():
         for name, tensor in trainable(model).items():
             velocity[name].mul_(stage.momentum).add_(gradient[name])
+            if start:
+                velocity[name].add_(tensor - start[name], alpha=stage.proximal)
             tensor.sub_(stage.learning_rate * velocity[name])
 
 

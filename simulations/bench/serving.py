@@ -74,7 +74,7 @@ def _measured(plan: TrainingPlan, megabytes: float) -> Row:
         began = time.process_time()
         while not run.done:
             for site in plan.sites:
-                run.accept(site.name, _header(run, site.name), update)
+                run.accept(site.name, _header(run, site.name), update.copy())         # its own array, as from the wire
             run.close_round()
         seconds, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     finally:

@@ -141,3 +141,15 @@ def test_sums_that_cannot_be_taken_are_refused_in_words(changes: dict[str, Any],
     tables = {"privacy": SUMS, "stages": ONE_STEP, "federation": {"quorum": 2, "deadline_s": 60.0}}
     with pytest.raises(PlanRefused, match=said):
         plan(**tables | changes)
+
+
+def test_a_pull_is_refused_where_it_does_nothing_or_overshoots() -> None:
+    stage = TABLES["stages"][0] | {"local_steps": 4, "learning_rate": 0.5, "proximal": 0.1}
+    pulled = plan(stages=[stage | {"share": 1.0}])
+    assert "proximal" in pulled.canonical()
+    assert TrainingPlan.from_json(pulled.canonical()) == pulled
+    assert "proximal" not in plan().canonical(), "plans written before the key keep their digest"
+    refused = [({"local_steps": 1}, "does nothing"), ({"proximal": 2.0}, "below 1/learning"), ({"proximal": -1}, "proximal")]
+    for wrong, why in refused:
+        with pytest.raises(PlanRefused, match=why):
+            plan(stages=[stage | {"share": 1.0} | wrong])

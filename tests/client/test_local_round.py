@@ -13,6 +13,7 @@ from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.trainable import select_trainable
 from braing3n_core.plan import DEFAULT_VARIABLES, Stage
 from braing3n_core.training import Prepared
+from client import local_round
 from client.local_round import train_round
 from privacy.dp_sgd import trainable
 from privacy.errors import MechanismRefused
@@ -67,6 +68,24 @@ def test_the_result_is_what_changed_in_the_stage_and_nothing_else_changes() -> N
     assert delta.shape == (sum(p.numel() for p in trainable(model).values()),)
     assert np.abs(delta).max() > 0
     assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+
+
+@pytest.mark.parametrize("pull", [0.5, 2.0])
+def test_a_pull_towards_the_start_follows_its_closed_form_and_leaves_the_start_alone(
+    pull: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one constant gradient g, steps lead to -(g / mu)(1 - (1 - rate mu)^steps)."""
+    stage = STAGE.model_copy(update={"local_steps": 4, "momentum": 0.0, "proximal": pull})
+    ones = {name: torch.ones_like(tensor) for name, tensor in trainable(brain(stage)).items()}
+    monkeypatch.setattr(local_round, "_gradient", lambda *_: ones)
+    expected = -(1 - (1 - stage.learning_rate * pull) ** stage.local_steps) / pull
+    assert rehearsed(people(1), stage) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_first_step_is_the_same_with_and_without_a_pull() -> None:
+    """There is nothing to pull back yet: what patients add, and its bound, is untouched."""
+    one = STAGE.model_copy(update={"proximal": 3.0})
+    assert np.array_equal(rehearsed(people(3), one), rehearsed(people(3)))
 
 
 def test_one_patient_moves_a_step_by_no_more_than_the_clip_over_the_declared_size() -> None:
