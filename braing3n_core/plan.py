@@ -35,6 +35,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PresetName = Literal["tiny", "small", "base"]
 StageName = Literal["encoder", "decoder", "generator"]
+Learns = Literal["flow", "mean"]
 WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
 
@@ -113,6 +114,13 @@ class Stage(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
     share: Fraction
     proximal: Annotated[float, Field(ge=0)] = 0.0             # FedProx's mu: pulls each local step towards the round's start
+    learns: Learns = "flow"                # of the generator: mean is where its population lies, alone
+
+    @model_validator(mode="after")
+    def _a_mean_is_learned_where_there_is_one(self) -> Self:
+        if self.learns == "mean" and (self.name, self.trainable) != ("generator", "group:population"):
+            raise ValueError("learns='mean' is for the generator's group:population; everything else needs the whole flow")
+        return self
 
     @model_validator(mode="after")
     def _the_pull_does_not_overshoot(self) -> Self:
@@ -124,8 +132,9 @@ class Stage(Frozen):
 
     @model_serializer(mode="wrap")
     def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the pull it is not written, so a plan keeps the digest it had."""
-        return {key: value for key, value in handler(self).items() if value or key != "proximal"}
+        """What nobody asked for is not written, so a plan without it keeps the digest it had."""
+        unset = {"proximal": 0.0, "learns": "flow"}
+        return {key: value for key, value in handler(self).items() if key not in unset or value != unset[key]}
 
 
 class Aggregate(Frozen):

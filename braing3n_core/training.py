@@ -17,7 +17,7 @@ from braing3n_core.flow import between, time_shift
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.tokenizer import mask_tokens, masked_loss
-from braing3n_core.plan import Stage, StageName
+from braing3n_core.plan import Learns, Stage, StageName
 from privacy.dp_sgd import RowLoss, Rows
 
 if TYPE_CHECKING:
@@ -54,11 +54,17 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan]) -> Prepared:
 
 def make_rows(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Rows:
     """K = `stage.views` rows of one patient, each a random scan with fresh draws."""
-    return draw_rows(stage.name, prepared.tensors, model, stage.views, generator)
+    return draw_rows(stage.name, prepared.tensors, model, stage.views, generator, stage.learns)
 
 
-def draw_rows(stage: StageName, tensors: Rows, model: Brain, count: int, generator: torch.Generator) -> Rows:
-    """`count` rows drawn with replacement from tensors with a common leading size."""
+def draw_rows(
+    stage: StageName, tensors: Rows, model: Brain, count: int, generator: torch.Generator, learns: Learns = "flow"
+) -> Rows:
+    """`count` rows drawn with replacement from tensors with a common leading size.
+
+    A generator that learns the mean is asked at pure noise alone. There the best velocity is noise minus the mean of everybody
+    with these conditions, so a patient's gradient says how far the patient lies from that mean and holds nothing of the noise.
+    """
     chosen = torch.randint(len(tensors[0]), (count,), generator=generator)
     rows = tuple(tensor[chosen] for tensor in tensors)
     match stage:
@@ -71,6 +77,7 @@ def draw_rows(stage: StageName, tensors: Rows, model: Brain, count: int, generat
             latents, codes = rows
             noise = torch.randn(latents.shape, generator=generator)
             times = time_shift(torch.rand(count, generator=generator), latents[0].numel())
+            times = torch.ones_like(times) if learns == "mean" else times
             return latents, noise, times, hidden(codes, generator)
 
 

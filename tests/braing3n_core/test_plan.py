@@ -153,3 +153,14 @@ def test_a_pull_is_refused_where_it_does_nothing_or_overshoots() -> None:
     for wrong, why in refused:
         with pytest.raises(PlanRefused, match=why):
             plan(stages=[stage | {"share": 1.0} | wrong])
+
+
+def test_a_mean_is_learned_by_a_population_alone() -> None:
+    stage = TABLES["stages"][0] | {"name": "generator", "trainable": "group:population", "learns": "mean", "share": 1.0}
+    learned = plan(stages=[stage])
+    assert '"learns":"mean"' in learned.canonical()
+    assert TrainingPlan.from_json(learned.canonical()) == learned
+    assert "learns" not in plan().canonical(), "plans written before the key keep their digest"
+    for wrong in ({"trainable": "all"}, {"name": "decoder", "trainable": "group:style"}):
+        with pytest.raises(PlanRefused, match="whole flow"):
+            plan(stages=[stage | wrong])

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from braing3n_core.data.cohort import Scan
+from braing3n_core.data.phantom import phantoms
 from braing3n_core.models.generator import MISSING
+from braing3n_core.plan import Hospital, Learns, TrainingPlan
+from braing3n_core.prior import load_prior
 from braing3n_core.training import DROP_ALL, DROP_ONE, LATENT_NOISE, draw_rows, make_rows, prepare, row_loss
 from tests.small import SMALL, small_brain, stage
 
 MODEL = small_brain()
+RECIPE = Path(__file__).parents[2] / "simulations" / "recipes" / "demo.toml"
 
 
 def scans(count: int) -> list[Scan]:
@@ -44,6 +50,26 @@ def test_a_rows_loss_does_not_depend_on_its_neighbours(name: str) -> None:
     together = row_loss(chosen.name)(MODEL, rows)
     alone = torch.cat([row_loss(chosen.name)(MODEL, tuple(r[i : i + 1] for r in rows)) for i in range(3)])
     assert torch.allclose(together, alone, rtol=1e-4)
+
+
+def test_a_gradient_of_the_mean_is_the_patient_s_and_not_the_noise_s() -> None:
+    """Behind the shipped prior, two draws for one patient agree; over the whole flow they hardly do."""
+    prior = load_prior(TrainingPlan.load(RECIPE))
+    (volume, truth), = phantoms(prior.preset, 1, 5, Hospital(name="x", ageing=0.7))
+    person = prepare("generator", prior, [Scan(volume, {"age": truth.age, "sex": truth.sex})])
+    weight = prior.generator.population.respond.weight.requires_grad_(True)
+
+    def gradient(learns: Learns, seed: int) -> torch.Tensor:
+        rows = draw_rows("generator", person.tensors, prior, 1, torch.Generator().manual_seed(seed), learns)
+        shown = (*rows[:3], person.tensors[1])               # the same conditions in every draw
+        return torch.autograd.grad(row_loss("generator")(prior, shown).sum(), weight)[0].flatten()
+
+    def agreement(learns: Learns) -> float:
+        drawn = torch.stack([gradient(learns, seed) for seed in range(6)])
+        return float(torch.nn.functional.cosine_similarity(drawn[:3], drawn[3:]).mean())
+
+    assert agreement("mean") > 0.9
+    assert agreement("flow") < 0.8
 
 
 def test_conditions_are_hidden_as_often_as_declared() -> None:
