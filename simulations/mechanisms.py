@@ -14,14 +14,12 @@ from privacy.accountant import epsilon_alone
 
 
 def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
-    """The same rehearsal under `mechanism`. A plan that has it already is left as it is.
+    """The same plan under `mechanism`, with a digest of its own. A plan that has it already is left as it is.
 
     To "secure-sum": every local step becomes a round of its own, so sampling and accounting see as many steps as before; the
     stages' momentum becomes the server's, since a site has no second step; one other site may collude where there are three;
     and the fallback that the noise is worth is stated. To the others: the sums' table goes, rounds of one step stay.
     """
-    if plan.rehearsal is None:
-        raise PlanRefused("a real plan's mechanism is agreed, not overridden; write it into the plan")
     if mechanism == plan.privacy.mechanism:
         return plan
     if mechanism != "secure-sum":

@@ -19,6 +19,7 @@ from client.site import Site
 from privacy.egress import Cleared
 from tests.client.studies import Scans, request, site, study
 from tests.small import SMALL
+from tests.summed import begun, sites, summed, taken
 
 NAME, AGE, VOXEL, PATIENTS = "sub-Zq7hX4wV", 61.803398875, 0.7182818284, 37
 WORDS = [NAME, NAME.removeprefix("sub-"), "Kreuzlingen-Ost", "/data/Kreuzlingen-Ost/participants.tsv", "mild-aphasia-Wq"]
@@ -96,6 +97,20 @@ def test_no_reply_of_a_whole_run_holds_a_planted_secret(tmp_path: Path) -> None:
     replies = list(whole_run(tmp_path))
     assert sum(reply.header["kind"] == "update" for reply in replies) >= 5
     assert sum(reply.header["kind"] == "refusal" for reply in replies) >= 7
+    assert [found for reply in replies if (found := secrets_in(reply))] == []
+
+
+@pytest.mark.slow
+def test_no_step_of_a_secure_sum_holds_a_planted_secret(tmp_path: Path) -> None:
+    plan = summed()
+    here = sites(plan, tmp_path, [person(number) for number in range(PATIENTS)])
+    replies = []
+    for number in (1, 2):
+        summing = begun(plan, number)
+        while not summing.done:
+            replies += [answer for _, answer in taken(summing, here).values()]
+    assert [reply.header["kind"] for reply in replies].count("masked") == 6
+    assert [reply.header["kind"] for reply in replies].count("sum") == 24
     assert [found for reply in replies if (found := secrets_in(reply))] == []
 
 

@@ -196,7 +196,9 @@ def test_a_recipe_under_another_mechanism_takes_as_many_steps_at_the_same_budget
     assert with_mechanism(sums, "secure-sum") is sums
     assert without_privacy(sums).privacy.secure_sum is None
     assert with_mechanism(sums, "local").privacy.mechanism == "local"
-    with pytest.raises(PlanRefused, match="agreed, not overridden"):
-        with_mechanism(local.but(rehearsal=None), "secure-sum")
+    with pytest.raises(PlanRefused, match="rehearsals only"):
+        with_mechanism(local.but(rehearsal=None), "non-private")
+    with pytest.raises(PlanRefused, match="at least two sites"):
+        with_mechanism(local.but(sites=[{"name": "north", "patients": 8}]), "secure-sum")
 
 
