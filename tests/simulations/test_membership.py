@@ -44,8 +44,8 @@ def test_the_public_prior_itself_gives_nobody_away() -> None:
 def test_a_generator_that_learned_its_patients_by_heart_is_found_out() -> None:
     model = trained_by_heart(MEMBERS)
     found = membership(*(gains(model, PRIOR, group) for group in (MEMBERS, OUTSIDERS, REFERENCE)), lowest(20))
-    assert found.leaks, found
-    assert found.auc.low > 0.5
+    assert found.auc.low > 0.5, found                        # 20 people set a threshold roughly: the share above it varies
+    assert found.attack.value > found.control.value
 
 
 def test_scores_do_not_depend_on_who_else_is_scored() -> None:
