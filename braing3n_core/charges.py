@@ -9,7 +9,7 @@ from braing3n_core.budget import SecureSum
 from braing3n_core.errors import PlanRefused
 from braing3n_core.plan import Stage, TrainingPlan
 from privacy.accountant import calibrate, calibrate_sums, epsilon_alone
-from privacy.egress import VOTE_STAGE, purpose_of
+from privacy.egress import CENSUS_STAGE, VOTE_STAGE, purpose_of
 from privacy.errors import MechanismRefused
 from privacy.events import Event, NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
 from privacy.integer_noise import rounded_bound
@@ -20,7 +20,7 @@ Rows = tuple[tuple[float, int, float], ...]                  # sample rate, step
 
 
 def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
-    """What one round of each stage costs, such that all rounds together spend what the plan keeps for training.
+    """What one round of each stage costs, and the census, such that all rounds and one census spend what is kept for them.
 
     `sizes`: how many numbers each stage trains (protocol.initial_values). Raises PlanRefused if secure sums of that size
     cannot be taken.
@@ -28,17 +28,25 @@ def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
     rows = _rows(plan)
     match plan.privacy.mechanism:
         case "non-private":
-            return {stage.name: NonPrivate(stage.name) for stage in plan.stages}
+            counted = [CENSUS_STAGE] if plan.census else []
+            return {name: NonPrivate(name) for name in [*(stage.name for stage in plan.stages), *counted]}
         case "local":
-            noise = calibrate(rows, plan.privacy.training, plan.privacy.delta)
-            return {
-                stage.name: SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps)
-                for stage, sigma in zip(plan.stages, noise, strict=True)
-            }
+            return _gaussian(plan, rows)
         case "secure-sum":
             return {
                 stage.name: terms(plan, sizes, stage, 1, 1).event(stage.name, stage.sample_rate) for stage in plan.stages
             }
+
+
+def _gaussian(plan: TrainingPlan, rows: Rows) -> dict[str, Charge]:
+    """Every patient is in the census, once: one step at rate 1, calibrated with the stages."""
+    counted: Rows = ((1.0, 1, plan.census.share),) if plan.census else ()
+    noise = calibrate([*rows, *counted], plan.privacy.training, plan.privacy.delta)
+    found: dict[str, Charge] = {
+        stage.name: SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps)
+        for stage, sigma in zip(plan.stages, noise, strict=False)
+    }
+    return found | ({CENSUS_STAGE: SampledGaussian(CENSUS_STAGE, noise[-1], 1.0, 1)} if plan.census else {})
 
 
 def terms(plan: TrainingPlan, sizes: Sequence[int], stage: Stage, number: int, attempt: int) -> Terms:
@@ -76,9 +84,10 @@ def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
 
 
 def everything(plan: TrainingPlan, sizes: Sequence[int]) -> list[Event]:
-    """All that the plan charges if no round has to be taken twice, votes among it."""
-    rounds: list[Event] = [charge for stage in plan.stages for charge in [charges(plan, sizes)[stage.name]] * stage.rounds]
-    return rounds + list(votes(plan))
+    """All that the plan charges if no round has to be taken twice, census and votes among it."""
+    once = charges(plan, sizes)
+    rounds: list[Event] = [once[stage.name] for stage in plan.stages for _ in range(stage.rounds)]
+    return [*rounds, *([once[CENSUS_STAGE]] if plan.census else []), *votes(plan)]
 
 
 def refuse_weak_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> None:

@@ -27,6 +27,9 @@ from pydantic import (
 
 from braing3n_core.budget import Privacy as Privacy
 from braing3n_core.budget import SecureSum as SecureSum
+from braing3n_core.cohort_spec import Cell as Cell
+from braing3n_core.cohort_spec import Census as Census
+from braing3n_core.cohort_spec import Release as Release
 from braing3n_core.errors import PlanRefused
 from braing3n_core.frozen import Frozen as Frozen
 from braing3n_core.models.presets import PRESETS, Preset
@@ -175,44 +178,6 @@ class Federation(Frozen):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class Cell(Frozen):
-    """So many synthetic people with these conditions.
-
-    A continuous condition is a (low, high) range drawn uniformly; a categorical one is a tuple of levels drawn
-    uniformly; one that is left out is not conditioned on.
-    """
-
-    count: PositiveInt
-    conditions: dict[str, tuple[float, float] | tuple[str, ...]]
-
-
-class Release(Frozen):
-    """The cohort that is asked for. Drawn from this table alone, never from a participants table."""
-
-    seed: int
-    steps: PositiveInt = 12                # Heun steps of the sampler
-    guidance: Annotated[float, Field(ge=0)] = 1.0             # of all conditions together
-    guidance_of: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)        # or of each variable alone
-    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
-
-    @property
-    def weights(self) -> float | dict[str, float]:
-        """Guidance as the sampler takes it."""
-        return self.guidance_of or self.guidance
-
-    @model_validator(mode="after")
-    def _one_kind_of_guidance(self) -> Self:
-        if self.guidance_of and self.guidance != 1:
-            raise ValueError("guidance and guidance_of are both set; weigh all conditions together, or each alone")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the table when it is empty, so that plans written before it keep their digest."""
-        written: dict[str, Any] = whole(self)
-        return {name: value for name, value in written.items() if value or name != "guidance_of"}
-
-
 class Hospital(Frozen):
     """How one phantom hospital differs from the population the public prior was trained on. All zero: not at all."""
 
@@ -246,6 +211,7 @@ class TrainingPlan(Frozen):
     sites: Annotated[tuple[Site, ...], Field(min_length=1)]
     privacy: Privacy
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    census: Census | None = None
     federation: Federation
     release: Release
     rehearsal: Rehearsal | None = None
@@ -255,9 +221,10 @@ class TrainingPlan(Frozen):
         _refuse_twins("site", [site.name for site in self.sites])
         _refuse_twins("stage", [stage.name for stage in self.stages])
         _refuse_twins("variable", [variable.name for variable in self.variables])
-        total = sum(stage.share for stage in self.stages)
+        total = sum(stage.share for stage in self.stages) + (self.census.share if self.census else 0)
         if not abs(total - 1) < 1e-9:
-            raise ValueError(f"the stages' shares add up to {total:g}; they must add up to 1")
+            raise ValueError(f"the stages' shares{', census included,' if self.census else ''} add up to {total:g}; "
+                             "they must add up to 1")  # fmt: skip
         if not self.federation.quorum <= len(self.sites):
             raise ValueError(f"quorum={self.federation.quorum} is more than the {len(self.sites)} sites of the plan")
         if self.privacy.mechanism == "non-private" and self.rehearsal is None:
@@ -270,6 +237,12 @@ class TrainingPlan(Frozen):
         known = {variable.name for variable in self.variables}
         for name in self.release.guidance_of.keys() - known:
             raise ValueError(f"guidance_of names {name!r}, which the plan does not declare{_near(name, known)}")
+        for name in set(self.census.variables if self.census else ()) - known:
+            raise ValueError(f"the census counts {name!r}, which the plan does not declare{_near(name, known)}")
+        if self.census and self.privacy.secure_sum:
+            raise ValueError('a plan with secure sums takes no census; leave [census] out, or choose mechanism "local"')
+        if self.release.follow == "census" and not self.census:
+            raise ValueError('release.follow is "census", and the plan takes none; add [census], or follow "cells"')
         for cell in self.release.cells:
             for name in cell.conditions.keys() - known:
                 raise ValueError(f"release asks for condition {name!r}, which the plan does not declare{_near(name, known)}")
@@ -310,6 +283,8 @@ class TrainingPlan(Frozen):
         for key, unset in (("start", "prior"), ("quantizer", "none")):
             if tables[key] == unset:
                 del tables[key]                              # plans written before the key keep their digest
+        if self.census is None:
+            del tables["census"]
         if not self.privacy.vote_epsilon:
             del tables["privacy"]["vote_epsilon"], tables["privacy"]["vote_rounds"]
         return json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -10,7 +10,7 @@ import typer
 
 from braing3n_core import command, console
 from braing3n_core.command import EXIT_CODES
-from braing3n_core.errors import REFUSED, UsageError
+from braing3n_core.errors import INTEGRITY, REFUSED, UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=f"One hospital's side. {EXIT_CODES}"
@@ -89,19 +89,26 @@ def doctor(
     folder: Annotated[Path, typer.Option("--site", help="The site's folder: it holds site.toml.")] = Path(),
     data: Annotated[Path | None, typer.Option(help="BIDS folder, if not the one site.toml names.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan, to hold tables and cohort against.")] = None,
+    selftest: Annotated[bool, typer.Option("--selftest", help="Only test the code that trains, on made-up patients.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say whether this hospital can take part, and how to fix what is in the way. 3 if something will not work."""
+    """Say whether this hospital can take part, and how to fix what is in the way. 3 if not, 6 if the self-test fails."""
     from dataclasses import asdict
 
-    from braing3n_core.plan import TrainingPlan
-    from client.doctor import examine
     from client.findings import table
 
-    found = examine(folder, data, TrainingPlan.load(plan) if plan else None)
+    if selftest:
+        from client.selftest import selftest as tested
+
+        found = tested()
+    else:
+        from braing3n_core.plan import TrainingPlan
+        from client.doctor import examine
+
+        found = examine(folder, data, TrainingPlan.load(plan) if plan else None)
     console.show(json.dumps([asdict(one) for one in found]) if as_json else table(found))
     if any(one.state == "refused" for one in found):
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(INTEGRITY if selftest else REFUSED)
 
 
 @app.command()
@@ -167,6 +174,18 @@ def vote(
 
     cast_vote(Site(site_name, read_plan(plan), folder, bids), candidates, number, out)
     console.show(f"voted: {out}")
+
+
+@app.command()
+def census(
+    plan: Plan, out: _Out, folder: Folder = Path(), as_json: Json = False
+) -> None:
+    """Tell an approved plan's census: noisy counts of patients by age, diagnosis and so on, paid for before one is read."""
+    from client.release import tell_census
+    from client.site_file import SiteFile
+
+    tell_census(SiteFile.load(folder), plan, out)
+    console.show(json.dumps({"census": str(out)}) if as_json else f"census: {out}")
 
 
 @app.command(name="sign-ledger")

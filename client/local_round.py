@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -14,11 +14,12 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage
 from braing3n_core.state import flatten
 from braing3n_core.training import Prepared, make_rows, row_loss
-from privacy.dp_sgd import PoissonSampler, Rows, clipped_each, clipped_sum, private_gradient, refuse_disagreement, trainable
+from privacy.dp_sgd import PoissonSampler, Rows, clipped_each, clipped_sum, refuse_disagreement, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import NonPrivate, SampledGaussian
 from privacy.randomness import Randomness, SecretNoise
 from privacy.secure_sum import Noisy, Terms, noisy_sum
+from privacy.steps import DpSgd, private_steps
 
 Charged = SampledGaussian | NonPrivate
 _ENGINE: Final = "fast"
@@ -50,10 +51,8 @@ def train_round(
     before = flatten(trainable(model))
     start = {name: tensor.detach().clone() for name, tensor in trainable(model).items()} if stage.proximal else {}
     velocity = {name: torch.zeros_like(tensor) for name, tensor in trainable(model).items()}
-    sampler = PoissonSampler[Prepared](stage.sample_rate, randomness)
-    for _ in range(stage.local_steps):
-        rows = [make_rows(patient, stage, model, generator) for patient in sampler.draw(patients)]
-        _step(model, stage, _gradient(model, stage, rows, declared, event, randomness), velocity, start)
+    for gradient in _gradients(model, stage, patients, declared, event, randomness, generator):
+        _step(model, stage, gradient, velocity, start)
     changed: np.ndarray = flatten(trainable(model)) - before
     return changed
 
@@ -77,16 +76,30 @@ def _compare_engines(model: Brain, stage: Stage, patients: Sequence[Prepared]) -
     refuse_disagreement(model, rows, row_loss(stage.name), _ENGINE)
 
 
-def _gradient(
-    model: Brain, stage: Stage, rows: Sequence[Rows], declared: int, event: Charged, randomness: Randomness
-) -> dict[str, Tensor]:
-    expected, loss = stage.sample_rate * declared, row_loss(stage.name)
+def _gradients(
+    model: Brain,
+    stage: Stage,
+    patients: Sequence[Prepared],
+    declared: int,
+    event: Charged,
+    randomness: Randomness,
+    generator: torch.Generator,
+) -> Iterator[dict[str, Tensor]]:
+    """One for each step, of the model as it then is."""
+
+    def rows_of(patient: Prepared) -> Rows:
+        return make_rows(patient, stage, model, generator)
+
+    loss = row_loss(stage.name)
     match event:
         case SampledGaussian():
-            return private_gradient(model, rows, loss, stage.clip, event, expected, randomness, _ENGINE)
+            yield from private_steps(DpSgd(_ENGINE, randomness), event, model, patients, rows_of, loss, stage.clip, declared)
         case NonPrivate():
-            total = clipped_sum(model, rows, loss, stage.clip, _ENGINE).total
-            return {name: tensor / expected for name, tensor in total.tensors.items()}
+            sampler = PoissonSampler[Prepared](stage.sample_rate, randomness)
+            for _ in range(stage.local_steps):
+                rows = [rows_of(patient) for patient in sampler.draw(patients)]
+                total = clipped_sum(model, rows, loss, stage.clip, _ENGINE).total
+                yield {name: tensor / (stage.sample_rate * declared) for name, tensor in total.tensors.items()}
 
 
 def _step(

@@ -25,6 +25,7 @@ class Policy(Frozen):
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)] = ("local",)
     stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("encoder", "decoder", "generator")
     smallest_cohort: PositiveInt = 20                        # patients this site must declare to take part
+    census: bool = False                                     # whether noisy counts of patients by age and so on may be told
 
     @property
     def fallback(self) -> float:
@@ -55,5 +56,7 @@ class Policy(Frozen):
         for stage in plan.stages:
             if stage.name not in self.stages:
                 yield f"stage {stage.name} is not one of {', '.join(self.stages)}"
+        if plan.census and not self.census:
+            yield "it takes a census of patients, which is not allowed here (census = true in [policy] would allow it)"
         if not declared >= self.smallest_cohort:
             yield f"it declares {declared} patients of this site, fewer than the {self.smallest_cohort} allowed here"

@@ -10,9 +10,11 @@ from braing3n_core.candidate_files import read_candidates
 from braing3n_core.errors import Braing3nError, GateBlocked, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.manifest import content, digests_of, root
+from client.approvals import approved, read_agreement
 from client.attest import Check, approve, ledger_statement
 from client.rating import OutputCheck
 from client.site import Site
+from client.site_file import SiteFile
 from client.vote import Ballot
 from privacy.signing import SigningKey
 
@@ -23,6 +25,15 @@ def vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
     header = dict(site.vote(Ballot(asked.plan, round_, asked.volumes, asked.threshold)).header)
     if header.get("kind") != "vote":
         raise GateBlocked(f"no vote was cast: {header.get('code')}; {site.folder / 'site.log'} says why")
+    _write(out, header)
+
+
+def tell_census(site: SiteFile, plan: Path, out: Path) -> None:
+    """Write this site's noisy census of an approved plan. Raises GateBlocked, with the code, if the site refuses."""
+    agreed = approved(site, read_agreement(site, plan).plan.digest).plan
+    header = dict(Site(site.name, agreed, site.folder, site.data, site.policy.epsilon).census().header)
+    if header.get("kind") != "census":
+        raise GateBlocked(f"no census was told: {header.get('code')}; {site.folder / 'site.log'} says why")
     _write(out, header)
 
 

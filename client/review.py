@@ -9,7 +9,9 @@ from pathlib import Path
 
 from braing3n_core.agreement import Agreement
 from braing3n_core.bundle import installed_digest
-from braing3n_core.charges import everything, refuse_weak_fallback
+from braing3n_core.census import counted_variables
+from braing3n_core.census import sizes as bins
+from braing3n_core.charges import everything, refuse_weak_fallback, votes
 from braing3n_core.console import for_programs
 from braing3n_core.errors import Braing3nError, PlanRefused
 from braing3n_core.plan import TrainingPlan
@@ -17,12 +19,14 @@ from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from client.approvals import read_agreement, refuse_other_code
 from client.site_file import SiteFile
+from client.statement import beside
 from privacy.accountant import epsilon, epsilon_alone
 from privacy.egress import RefusalCode
 from privacy.errors import PrivacyError
 from privacy.events import Event
 from privacy.ledger import Book, read_chain
 from privacy.signing import PublicKey
+from privacy.witness import Accounts, accounts
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,14 @@ class Review:
     mechanism: str
     delta: float
     leaves: tuple[Leaves, ...]
+    counted: tuple[str, ...]                                 # variables whose noisy counts leave once; none: no census
+    counts: int                                              # in all
+    votes: int                                               # rounds of the vote on copies
     spent: float                                             # epsilon of one patient so far, over all plans
     alone: float                                             # of this plan on its own
     together: float                                          # after it: epsilons do not add up, losses do
+    witness: float | None                                    # the same by a second library; None where it knows no bound
+    renyi: float                                             # and by Renyi accounting, which is looser
     allowed: float                                           # by this hospital's policy, for ever
     alone_fallback: float                                    # as `alone`, against the server and all other sites together
     fallback: float                                          # as `together`
@@ -76,7 +85,7 @@ def review(site: SiteFile, path: Path) -> Review:
     plan = agreement.plan
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
     past, future, delta = _past(site, plan), everything(plan, sizes), plan.privacy.delta
-    together, fallback = epsilon([*past, *future], delta), epsilon_alone([*past, *future], delta)
+    together, fallback = accounts([*past, *future], delta), epsilon_alone([*past, *future], delta)
     found = Review(
         study=plan.study,
         question=plan.question,
@@ -91,9 +100,14 @@ def review(site: SiteFile, path: Path) -> Review:
         leaves=tuple(
             Leaves(stage.name, stage.trainable, stage.rounds, size) for stage, size in zip(plan.stages, sizes, strict=True)
         ),
+        counted=tuple(variable.name for variable in counted_variables(plan)) if plan.census else (),
+        counts=sum(bins(plan)) if plan.census else 0,
+        votes=len(votes(plan)),
         spent=epsilon(past, delta) if past else 0.0,
         alone=epsilon(future, delta),
-        together=together,
+        together=together.claim,
+        witness=together.witness,
+        renyi=together.renyi,
         allowed=site.policy.epsilon,
         alone_fallback=epsilon_alone(future, delta),
         fallback=fallback,
@@ -101,7 +115,7 @@ def review(site: SiteFile, path: Path) -> Review:
         protection=(),
         objections=(
             *site.policy.objections(plan, site.name),
-            *_cost(site, together, fallback),
+            *_cost(site, together.claim, fallback),
             *_fallback(plan, sizes),
             *_code(agreement),
         ),
@@ -122,11 +136,16 @@ def in_words(found: Review) -> Iterator[str]:
         yield f"  {row.stage:<10} {row.messages} messages of {row.numbers} numbers ({row.trainable}), {row.megabytes:.2f} MB"
     if hidden:
         yield "  with each of them public keys, sealed letters and shares of random secrets, made of nothing about patients"
+    if found.counted:
+        yield f"  census     {found.counts} noised counts of patients, once ({', '.join(found.counted)}), in bins of the plan"
+    if found.votes:
+        yield f"  vote       {found.votes} noised words on which candidates of a release look like a patient, a bit for each"
     yield f"  and ready, or one of {len(RefusalCode)} fixed words for why not; no scan, table, loss, count, path or error text"
     yield (
         f"cost to one patient at delta {found.delta:g}: spent so far {found.spent:.3g}, this plan alone {found.alone:.3g}, "
         f"together {found.together:.3g} of {found.allowed:g} allowed here"
     )
+    yield f"  together, {beside(Accounts(found.together, found.witness, found.renyi))}"
     yield from found.protection
     yield from (f"forbidden here: {objection}" for objection in found.objections)
     yield "it may not be approved" if found.objections else "it may be approved: braing3n-site approve"

@@ -22,10 +22,12 @@ from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, at_stage, digest_of, initial_values
 from braing3n_core.training import Prepared, prepare
+from client.census import take
 from client.enrolled import Enrolled
 from client.local_round import Charged, train_round
 from client.refusal import StaleRequest, note, refuse
 from client.secure_round import Turn
+from client.selftest import refuse_broken_step
 from client.vote import Ballot, cast
 from privacy.dp_sgd import trainable
 from privacy.egress import Cleared, Egress, Ready, Update, purpose_of
@@ -43,6 +45,7 @@ class Site:
 
     Rules
     * Another plan, or a stage or round the plan does not have, is refused; so is a round older than one already answered.
+    * Before the first round of a run the step is tested on made-up patients; a step that is not private trains nobody.
     * A round is reserved in the ledger, whole, before a gradient is taken; noise is calibrated here, never taken from a server.
     * A round that was answered is answered with the same bytes, at no charge. A round cut short by a crash takes its
       reservation up again. A round that failed after it was reserved stays charged, so asking again costs again.
@@ -86,6 +89,10 @@ class Site:
         """This site's word on which candidates of a release are copies of its patients: paid-for noisy bits, or a refusal."""
         return self._answered(lambda ledger, egress: cast(self, ledger, egress, ballot))
 
+    def census(self) -> Cleared:
+        """How many of this site's patients are in each bin of the plan's census: paid-for noisy counts, or a refusal."""
+        return self._answered(lambda ledger, egress: take(self, ledger, egress))
+
     @property
     def cohort(self) -> Cohort:
         """The site's scans, read once. Never leaves the site."""
@@ -114,7 +121,11 @@ class Site:
 
     def event(self, stage: Stage) -> Charge:
         """What one round of `stage` costs."""
-        return self._charges[stage.name]
+        return self.charge(stage.name)
+
+    def charge(self, name: str) -> Charge:
+        """What one round of the stage so named costs, or the census."""
+        return self._charges[name]
 
     def model(self) -> Brain:
         """The public prior, fresh."""
@@ -177,7 +188,10 @@ class Site:
         _, event, limit = self._cohort, self.event(stage), self.limit
         if isinstance(event, SecureSummed):
             raise PlanRefused("this plan's rounds are secure sums; the sender has another plan")
-        # 3. Pay, then train. What fails from here on was seen by nobody but may depend on patients: it stays paid.
+        # 3. Before this site's first round of a run: is the code that trains here still private?
+        if isinstance(event, SampledGaussian):
+            self.refuse_broken_code(ledger)
+        # 4. Pay, then train. What fails from here on was seen by nobody but may depend on patients: it stays paid.
         reservation = ledger.standing(event, purpose) or ledger.reserve(event, purpose, limit)
         try:
             values = self._trained(model, stage, event, request)
@@ -203,6 +217,11 @@ class Site:
         places = [self.order[r.purpose] for r in ledger.reservations if r.purpose in self.order and ledger.released(r)]
         if not self.order[purpose] > max(places, default=-1):
             raise StaleRequest("this site already answered a later round; resume the run from its newest checkpoint")
+
+    def refuse_broken_code(self, ledger: Ledger) -> None:
+        """Test the private step before this site's first round of a run. Raises MechanismRefused if it is broken."""
+        if not any(r.purpose in self.order and ledger.released(r) for r in ledger.reservations):
+            refuse_broken_step()
 
     def _again(self, ledger: Ledger, egress: Egress, request: Request, reservation: Reservation) -> Cleared:
         """The answer that was given before, from this site's own folder."""

@@ -12,6 +12,7 @@ from privacy.accountant import epsilon, epsilon_alone
 from privacy.egress import refuse_lost_records
 from privacy.errors import LedgerCorrupt
 from privacy.ledger import Book, Reservation, read_chain
+from privacy.witness import Accounts, accounts
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Statement:
 
     epsilon: float
     alone: float                                             # the same against the server and all other sites of secure sums
+    witness: float | None                                    # the same by a second library; None where it knows no bound
+    renyi: float                                             # and by Renyi accounting, which is looser
     delta: float
     head: str                                                # digest of the last record: keep it elsewhere
     records: int
@@ -51,9 +54,10 @@ def read_statement(folder: Path, *, verify: bool = False) -> Statement:
     book, records = _book(folder / "ledger.jsonl")
     if verify:
         refuse_lost_records(lambda head: head in book.heads, folder / "audit.jsonl")
+    spent, lines = accounts(book.events, book.delta), tuple(_lines(book))
     return Statement(
-        epsilon(book.events, book.delta), epsilon_alone(book.events, book.delta), book.delta, book.head, records,
-        tuple(_lines(book)), audited=verify,
+        spent.claim, epsilon_alone(book.events, book.delta), spent.witness, spent.renyi, book.delta, book.head, records, lines,
+        audited=verify,
     )  # fmt: skip
 
 
@@ -62,6 +66,7 @@ def in_words(statement: Statement) -> Iterator[str]:
     yield f"spent: epsilon {statement.epsilon:.4g} at delta {statement.delta:g}, of one patient with all scans and visits"
     if statement.alone > statement.epsilon:
         yield f"  against the server and all other sites of its secure sums together: epsilon {statement.alone:.4g}"
+    yield f"  {beside(Accounts(statement.epsilon, statement.witness, statement.renyi))}"
     for line in statement.lines:
         given_up = f", {line.abandoned} given up" if line.abandoned else ""
         rounds = f"{line.rounds} rounds paid for, {line.released} answered{given_up}"
@@ -70,6 +75,14 @@ def in_words(statement: Statement) -> Iterator[str]:
     if statement.audited:
         yield "audit log: every message in it was paid for in this ledger"
     yield "keep the head in a second place: a ledger that was rolled back to an older copy no longer has it"
+
+
+def beside(spent: Accounts) -> str:
+    """What other accountants say of the same history."""
+    if spent.witness is None:
+        return f"no second library bounds secure sums; Renyi accounting, looser: {spent.renyi:.4g}"
+    verdict = "agrees" if spent.agree else "DISAGREES, take part in nothing and tell the consortium"
+    return f"a second library finds {spent.witness:.4g} and {verdict}; Renyi accounting, looser: {spent.renyi:.4g}"
 
 
 def _book(path: Path) -> tuple[Book, int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from privacy.errors import MechanismRefused
 from privacy.events import Event, RandomisedResponse, SampledGaussian, SecureSummed
-from privacy.opacus_bridge import Segment, prv_epsilon, rdp_epsilon
+from privacy.opacus_bridge import Segment, prv_epsilon
 from privacy.renyi import converted, sampled_gaussian, sampled_skellam
 
 
@@ -26,7 +26,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     Votes are pure and are added (basic composition: (a, delta) and (b, 0) give (a + b, delta)). That is nearly tight here:
     a vote's privacy loss is +-epsilon and sits at +epsilon with probability e^epsilon / (1 + e^epsilon).
     """
-    account = _account(events, delta)
+    account = merged(events, delta)
     return math.inf if account is None else _spent(account, delta)
 
 
@@ -39,11 +39,9 @@ def epsilon_alone(events: Sequence[Event], delta: float) -> float:
 
 
 def epsilon_upper(events: Sequence[Event], delta: float) -> float:
-    """A looser bound (RDP) printed beside `epsilon`, so that a reader sees two accountants agree on the order."""
-    account = _account(events, delta)
-    if account is None:
-        return math.inf
-    return _spent(account, delta) if account.sums else rdp_epsilon(account.gaussians, delta) + account.votes
+    """A looser bound by Renyi accounting at whole orders, printed beside `epsilon` (arXiv 1702.07476); fast. Votes added."""
+    account = merged(events, delta)
+    return math.inf if account is None else _renyi(account, delta)
 
 
 def epsilon_across(sites: Sequence[Sequence[Event]], most: int, delta: float) -> float:
@@ -56,14 +54,14 @@ def epsilon_across(sites: Sequence[Sequence[Event]], most: int, delta: float) ->
     """
     if not (sites and 1 <= most <= len(sites)):
         raise MechanismRefused(f"a patient can be at 1 to {len(sites)} of {len(sites)} sites, not {most}; say how many at most")
-    if any(_account(events, delta) is None for events in sites):
+    if any(merged(events, delta) is None for events in sites):
         return math.inf
-    choices = {_account([event for site in chosen for event in site], delta) for chosen in combinations(sites, most)}
+    choices = {merged([event for site in chosen for event in site], delta) for chosen in combinations(sites, most)}
     return max(_spent(account, delta) for account in choices if account is not None)
 
 
 @dataclass(frozen=True)
-class _Account:
+class Account:
     """Equal steps merged, so that a hundred rounds of one stage cost one segment."""
 
     gaussians: tuple[Segment, ...]
@@ -71,8 +69,8 @@ class _Account:
     votes: float                                             # epsilons of all votes together
 
 
-def _account(events: Sequence[Event], delta: float) -> _Account | None:
-    """None if any event is unbounded."""
+def merged(events: Sequence[Event], delta: float) -> Account | None:
+    """The events as accountants count them; None if one of them is unbounded."""
     if not 0 < delta < 1:
         raise MechanismRefused(f"delta {delta} must be between 0 and 1; below 1 / (10 x patients) is usual")
     gaussians: dict[tuple[float, float], int] = {}
@@ -91,16 +89,18 @@ def _account(events: Sequence[Event], delta: float) -> _Account | None:
             case _:
                 return None
     merged = tuple((sigma, rate, count) for (sigma, rate), count in sorted(gaussians.items()))
-    return _Account(merged, tuple((*kind, count) for kind, count in sorted(sums.items())), votes)
+    return Account(merged, tuple((*kind, count) for kind, count in sorted(sums.items())), votes)
 
 
 @lru_cache(maxsize=4096)
-def _spent(account: _Account, delta: float) -> float:
-    if not account.sums:
-        return prv_epsilon(account.gaussians, delta) + account.votes
+def _spent(account: Account, delta: float) -> float:
+    return _renyi(account, delta) if account.sums else prv_epsilon(account.gaussians, delta) + account.votes
+
+
+def _renyi(account: Account, delta: float) -> float:
     steps = [count * sampled_gaussian(sigma, rate) for sigma, rate, count in account.gaussians]
     steps += [count * sampled_skellam(*kind) for *kind, count in account.sums]
-    return converted(np.sum(steps, axis=0), delta) + account.votes
+    return (converted(np.sum(steps, axis=0), delta) if steps else 0.0) + account.votes
 
 
 def calibrate(stages: Sequence[tuple[float, int, float]], target: float, delta: float) -> tuple[float, ...]:

@@ -21,11 +21,12 @@ from privacy.dp_sgd import Rows
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
 from privacy.lower_bounds import Guesses, covering_mu, gaussian_epsilon, gaussian_mu, one_run_epsilon, one_run_mu
-from privacy.selftest import DpSgd, Step
+from privacy.steps import DpSgd, Step, private_steps
 
 _FEATURES: Final = 8
 _SCANS: Final = 4
 _BOUND: Final = 1.0
+_LEARNING_RATE: Final = 1e-3                                # the body is to move, as in training
 _LOW: Final = SampledGaussian("audit", 3.5, 0.25, 40)
 _LOUD: Final = 100.0                                         # a canary's gradient, far above the clipping bound
 _DELTAS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -129,11 +130,10 @@ def _released(step: Step, setting: Setting, coins: np.ndarray) -> np.ndarray:
     """(steps, canaries): the canaries' coordinates of every gradient that left."""
     model, people, event = _Net(setting.canaries), _cohort(setting, coins), setting.event
     seen = np.zeros((event.steps, setting.canaries))
-    for number in range(event.steps):
-        batch = step.draw(people, event.sample_rate)
-        gradient = step.private_gradient(model, batch, _loss, _BOUND, event)
+    gradients = private_steps(step, event, model, people, lambda rows: rows, _loss, _BOUND, setting.patients)
+    for number, gradient in enumerate(gradients):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.sub_(1e-4 * gradient[name])
+                parameter.sub_(_LEARNING_RATE * gradient[name])
         seen[number] = gradient["canaries.weight"].flatten().numpy()
     return seen

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, assert_never
@@ -21,136 +20,29 @@ from typing import Any, Final, assert_never
 import numpy as np
 
 from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
-from privacy.events import RandomisedResponse, SecureSummed, Unbounded, to_record
+from privacy.events import RandomisedResponse, SampledGaussian, SecureSummed, Unbounded, to_record
 from privacy.ledger import Ledger, Reservation, sync_folder
+from privacy.messages import Census as Census
+from privacy.messages import Masked as Masked
+from privacy.messages import Message as Message
+from privacy.messages import Ready as Ready
+from privacy.messages import Refusal as Refusal
+from privacy.messages import RefusalCode as RefusalCode
+from privacy.messages import SumWords as SumWords
+from privacy.messages import Update as Update
+from privacy.messages import Vote as Vote
 from privacy.signing import unverified
-from privacy.sum_words import STEPS, Step, keys_in, letters_in, shares_in, story_in
+from privacy.sum_words import STEPS, keys_in, letters_in, shares_in, story_in
 
 Header = Mapping[str, str | int | float]
 LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
 VOTE_STAGE: Final = "copies"                                 # of the event that pays for a vote
+CENSUS_STAGE: Final = "census"                               # of the event that pays for the counts
+LARGEST_COUNT: Final = 10**9                                 # of patients in one bin, either way
 MOST_VOTES: Final = 2                                        # rounds per plan: more would let a server ask its way to a patient
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _KEY: Final = object()
-
-
-class RefusalCode(StrEnum):
-    """Everything a site may say about why it does not answer. A fixed word: no text, no number, nothing measured."""
-
-    BAD_SETTINGS = "bad-settings"                            # the site's own settings
-    PLAN_REFUSED = "plan-refused"                            # another plan, or a stage or round that it does not have
-    DATA_REFUSED = "data-refused"
-    BUDGET_EXHAUSTED = "budget-exhausted"
-    LEDGER_BUSY = "ledger-busy"
-    INTEGRITY = "integrity"                                  # ledger, audit log, prior or kept update is not what it was
-    MECHANISM_REFUSED = "mechanism-refused"
-    EGRESS_REFUSED = "egress-refused"                        # what training made may not leave
-    REQUEST_REFUSED = "request-refused"                      # the request's values do not fit the model
-    SUM_REFUSED = "sum-refused"                              # this secure sum cannot go on here; one with fresh keys may
-    STALE_REQUEST = "stale-request"                          # the run went past this round
-    INTERRUPTED = "interrupted"
-    INTERNAL = "internal"
-
-    @property
-    def exit_code(self) -> int:
-        """The documented exit code of a command that ends for this reason."""
-        return _EXIT_CODES[self]
-
-
-_EXIT_CODES: Final[dict[RefusalCode, int]] = {
-    RefusalCode.BAD_SETTINGS: 2,
-    RefusalCode.PLAN_REFUSED: 3,
-    RefusalCode.DATA_REFUSED: 3,
-    RefusalCode.BUDGET_EXHAUSTED: 5,
-    RefusalCode.LEDGER_BUSY: 6,
-    RefusalCode.INTEGRITY: 6,
-    RefusalCode.MECHANISM_REFUSED: 6,
-    RefusalCode.EGRESS_REFUSED: 6,
-    RefusalCode.REQUEST_REFUSED: 1,
-    RefusalCode.SUM_REFUSED: 1,
-    RefusalCode.STALE_REQUEST: 1,
-    RefusalCode.INTERRUPTED: 130,
-    RefusalCode.INTERNAL: 1,
-}
-
-
-@dataclass(frozen=True)
-class Ready:
-    """This site has the plan and can start. Constants only; free."""
-
-    site: str
-    plan: str                                                # digest
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """This site does not answer, for one of the fixed reasons.
-
-    Free, and not differentially private: that something failed is told without noise. After a failure that may depend on
-    patients, the site gives its reservation up (Ledger.abandon), so a server learns at most one word per charge.
-    """
-
-    site: str
-    code: RefusalCode
-
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """What one round of private training changed, (n,) float32. Paid for by `reservation`."""
-
-    site: str
-    plan: str                                                # digest
-    stage: str
-    round: int
-    start: str                                               # SHA-256 of the values the server sent, hex
-    reservation: Reservation
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
-class Vote:
-    """Which candidates of a release the site votes against, noisy: one 0 or 1 each. Paid for by `reservation`."""
-
-    site: str
-    plan: str                                                # digest
-    candidates: str                                          # digest of what was voted on
-    round: int
-    reservation: Reservation
-    bits: str
-
-
-@dataclass(frozen=True)
-class SumWords:
-    """What a step of a secure sum says in words: keys, letters, who took part, shares of secrets (privacy/sum_words.py).
-
-    Free: made of random keys and of who took part, never of patients. What shares open was paid for by each `Masked`.
-    """
-
-    site: str
-    plan: str                                                # digest
-    stage: str
-    round: int
-    attempt: int
-    step: Step
-    said: str
-
-
-@dataclass(frozen=True, eq=False)
-class Masked:
-    """A site's noisy whole numbers under its masks, (n,) uint32. Paid for by `reservation`, as if the sum were opened."""
-
-    site: str
-    plan: str                                                # digest
-    stage: str
-    round: int
-    attempt: int
-    start: str                                               # SHA-256 of the values the server sent, hex
-    reservation: Reservation
-    values: np.ndarray
-
-
-Message = Ready | Refusal | Update | Vote | SumWords | Masked
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +109,8 @@ class Egress:
                 return self._sum_words(message)
             case Masked():
                 return self._masked(message, expected_size)
+            case Census():
+                return self._census(message, expected_size)
             case _:
                 assert_never(message)
 
@@ -302,6 +196,30 @@ class Egress:
             "ledger_head": ledger.head,
         }
         return self._cleared(header, None, vote.reservation)
+
+    def _census(self, census: Census, expected_size: int | None) -> Cleared:
+        ledger = self._ledger
+        if ledger is None:
+            raise EgressRefused("without its ledger a site can only refuse; free the ledger and ask again")
+        _require(_matches(_SHA256, census.plan), "the plan is named by its digest")
+        _require(type(census.counts) is tuple and all(type(n) is int for n in census.counts), "a census is whole numbers")
+        _require(all(abs(n) <= LARGEST_COUNT for n in census.counts), "no hospital has so many patients")
+        _require(type(expected_size) is int and 0 < expected_size == len(census.counts), "a census has one count for each bin")
+        _require(type(census.reservation) is Reservation, "a census needs the reservation that paid for it")
+        _require(census.reservation.purpose == purpose_of(census.plan, CENSUS_STAGE, 1), "the charge was for something else")
+        event = census.reservation.event
+        _require(isinstance(event, SampledGaussian) and event.stage == CENSUS_STAGE, "the charge was not for a census")
+        counts = " ".join(str(count) for count in census.counts)
+        ledger.release(census.reservation, hashlib.sha256(counts.encode()).hexdigest())
+        header: Header = {
+            "kind": "census",
+            "site": self._site,
+            "plan": census.plan,
+            "counts": counts,
+            "epsilon": ledger.epsilon,
+            "ledger_head": ledger.head,
+        }
+        return self._cleared(header, None, census.reservation)
 
     def _cleared(self, header: Header, values: np.ndarray | None, paid: Reservation | None) -> Cleared:
         line = {

@@ -67,10 +67,11 @@ def add_noise(total: Bounded, noise_multiplier: float, randomness: Randomness) -
     if not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
         raise MechanismRefused(f"noise multiplier {noise_multiplier} must be a finite positive number")
     deviation = noise_multiplier * total.l2_bound
-    draws = randomness.normal(sum(tensor.numel() for tensor in total.tensors.values())).mul_(deviation)
+    draws = randomness.normal(sum(tensor.numel() for tensor in total.tensors.values()))
     noise = draws.split([tensor.numel() for tensor in total.tensors.values()])
     return {
-        name: part.view(tensor.shape).to(tensor.device).add_(tensor).to(tensor.dtype)
+        # In one pass: float64 inside, because a draw is, and rounded once on the way out.
+        name: torch.add(tensor, part.view(tensor.shape).to(tensor.device), alpha=deviation, out=torch.empty_like(tensor))
         for part, (name, tensor) in zip(noise, total.tensors.items(), strict=True)
     }
 

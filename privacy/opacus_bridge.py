@@ -1,4 +1,4 @@
-"""The only file that knows Opacus: its PRV and RDP accountants and its per-row gradient hooks.
+"""The only file that knows Opacus: its PRV accountant and its per-row gradient hooks.
 
 Its GDP accountant is up to 8 % too low and is not used; its optimizers clip rows, not patients, and are not used either.
 """
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
-from opacus.accountants import RDPAccountant
 from opacus.accountants.analysis.prv import (
     Domain,
     PoissonSubsampledGaussianPRV,
@@ -45,17 +44,6 @@ def prv_epsilon(history: Sequence[Segment], delta: float) -> float:
         composed = compose_heterogeneous([discretize(loss, domain) for loss in losses], [steps for _, _, steps in history])
         upper = float(composed.compute_epsilon(delta, delta / 1000, _EPS_ERROR)[2])
     return upper if math.isfinite(upper) else math.inf
-
-
-def rdp_epsilon(history: Sequence[Segment], delta: float) -> float:
-    """Epsilon of the composed steps by Renyi accounting (Mironov, arXiv 1702.07476): 7 to 11 % above PRV, and fast."""
-    if not history:
-        return 0.0
-    accountant = RDPAccountant()
-    accountant.history = list(history)
-    with _known_warnings_quiet():
-        epsilon = float(accountant.get_epsilon(delta=delta))
-    return epsilon if math.isfinite(epsilon) else math.inf
 
 
 def _domain(history: Sequence[Segment], delta_error: float) -> Domain:

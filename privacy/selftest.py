@@ -7,61 +7,24 @@ alarms are counted. What no invariant looks at, the canary audit (privacy/audit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import torch
 from scipy.stats import binom, chi2, norm, t
 from torch import Tensor, nn
 
-from privacy.dp_sgd import Engine, PoissonSampler, RowLoss, Rows, clipped_sum, private_gradient
+from privacy.dp_sgd import Rows
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors
-from privacy.randomness import SecretNoise
+from privacy.steps import DpSgd, Step
 
-Key = TypeVar("Key")
 FALSE_ALARM: Final = 1e-6                                    # chance that one whole self-test fails on a correct step
 _ALPHA: Final = FALSE_ALARM / 8                              # eight of the invariants are statistical
 _BOUND: Final = 0.7                                          # clipping bound, not 1, so that a forgotten factor shows
 _EVENT: Final = SampledGaussian("selftest", 3.5, 0.25, 1)
-
-
-class Step(Protocol):
-    """What one step does to patients, cut where the invariants look. `DpSgd` is the real one."""
-
-    def draw(self, patients: Sequence[Key], rate: float) -> list[Key]:
-        """The patients of one step."""
-
-    def clipped_sum(self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float) -> Tensors:
-        """The sum of their clipped gradients, without noise."""
-
-    def private_gradient(
-        self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SampledGaussian
-    ) -> Tensors:
-        """What leaves: the noisy sum."""
-
-
-class DpSgd:
-    """The step that training takes: privacy/dp_sgd.py with noise from the operating system, by the engine that rounds use."""
-
-    def __init__(self, engine: Engine = "fast") -> None:
-        self.engine = engine
-
-    def draw(self, patients: Sequence[Key], rate: float) -> list[Key]:
-        """A Poisson sample."""
-        return PoissonSampler[Key](rate, SecretNoise()).draw(patients)
-
-    def clipped_sum(self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float) -> Tensors:
-        """As dp_sgd.clipped_sum."""
-        return clipped_sum(model, patients, row_loss, l2_bound, self.engine).total.tensors
-
-    def private_gradient(
-        self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SampledGaussian
-    ) -> Tensors:
-        """As dp_sgd.private_gradient, divided by 1."""
-        return private_gradient(model, patients, row_loss, l2_bound, event, 1.0, SecretNoise(), self.engine)
 
 
 @dataclass(frozen=True)

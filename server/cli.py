@@ -182,13 +182,15 @@ _Policy = Annotated[Path | None, typer.Option(help="A policy as TOML; none for t
 
 @release.command()
 def generate(
-    run: Annotated[Path, typer.Argument(help="Output folder of a finished run.")], policy: _Policy = None
+    run: Annotated[Path, typer.Argument(help="Output folder of a finished run.")],
+    policy: _Policy = None,
+    census: Annotated[list[Path] | None, typer.Option(help="A site's census, where a release follows it; each once.")] = None,
 ) -> None:
     """Make the candidates that the sites vote on, and print their folder. A stopped call goes on where it was."""
     from server.release.policy import DEFAULT, Policy
     from server.release.stages import generate_candidates
 
-    console.show(str(generate_candidates(run, Policy.load(policy or DEFAULT), console.note)))
+    console.show(str(generate_candidates(run, Policy.load(policy or DEFAULT), console.note, census=census or [])))
 
 
 _Run = Annotated[Path, typer.Argument(help="The run whose candidates were generated.")]

@@ -24,7 +24,13 @@ Row = Mapping[str, object]
 
 
 def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float], out: Path, say: Say) -> None:
-    """Make <out>/release. Quality is not in it: a server has no patients to measure it on."""
+    """Make <out>/release, unless it follows a census, which sites tell by a command of their own.
+
+    Quality is not in it: a server has no patients to measure it on.
+    """
+    if plan.release.follow == "census":
+        say("the release follows the census: have each run braing3n-site census, then braing3n-admin release generate --census")
+        return
     rounds = read_rounds(out)
     privacy = [_stated(plan, site, epsilon, rounds) for site, epsilon in sorted(spent.items())]
     say(f"generating {sum(cell.count for cell in plan.release.cells)} synthetic volumes and two sweeps")

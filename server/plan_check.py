@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from braing3n_core.census import counted_variables
 from braing3n_core.charges import Charge, charges, everything, refuse_weak_fallback
 from braing3n_core.console import for_programs
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.accountant import epsilon, epsilon_alone
+from privacy.egress import CENSUS_STAGE
 from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 
 QUIET = 0.3                                                  # noise over clip that training still learns under
@@ -48,6 +50,7 @@ class PlanCheck:
     agreed: float
     delta: float
     stages: tuple[StageCheck, ...]
+    census_error: float | None                               # deviation of every count of a site, patients; None: no census
 
     def as_json(self) -> str:
         """For programs."""
@@ -71,7 +74,10 @@ def check(plan: TrainingPlan) -> PlanCheck:
         stages.append(StageCheck(stage.name, stage.trainable, weights, steps, sigma, loud, pooled))
     privacy, events = plan.privacy, everything(plan, sizes)
     spent, alone = epsilon(events, privacy.delta), epsilon_alone(events, privacy.delta)
-    return PlanCheck(plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages))
+    error = _multiplier(costs[CENSUS_STAGE]) * math.sqrt(len(counted_variables(plan))) if plan.census else None
+    return PlanCheck(
+        plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages), error
+    )
 
 
 def _multiplier(cost: Charge) -> float:
@@ -116,6 +122,8 @@ def in_words(check: PlanCheck) -> Iterator[str]:
         verdict = "quiet enough to learn" if stage.quiet else f"louder than {QUIET:g}: train fewer weights, or more patients"
         alone = f"; alone {sites}" if check.mechanism == "local" else ""
         yield f"             noise over clip: all sites {stage.pooled:.2g} ({verdict}){alone}"
+    if check.census_error is not None:
+        yield f"  census: every count of one site is told to about {check.census_error:.2g} patients (one standard deviation)"
 
 
 def _ratio(weights: int, sigma: float, rate: float, steps: int, patients: int) -> float:

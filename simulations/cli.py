@@ -180,15 +180,23 @@ def swap(
 @app.command()
 def audit(
     recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/demo.toml.")],
+    finished: Annotated[Path | None, typer.Option("--run", help="Output folder of its run: who was in it?")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Attack the private step of every stage and print claimed against measured. 6 if a claim is refuted."""
+    """Attack the private step of every stage and, with --run, what it made; claimed against measured. 6 if refuted."""
     from braing3n_core.errors import INTEGRITY
     from braing3n_core.plan import TrainingPlan
+    from simulations import membership
     from simulations.audit import audit_plan
 
-    measured = audit_plan(TrainingPlan.load(_found(recipe)))
-    console.show(json.dumps(measured.as_json(), indent=1) if as_json else "\n".join(measured.in_words()))
+    measured, attacked = audit_plan(TrainingPlan.load(_found(recipe))), None
+    if finished:
+        attacked = membership.attack_run(finished, console.note)
+    if as_json:
+        told = [one.as_json() for one in attacked] if attacked is not None else None
+        console.show(json.dumps(measured.as_json() | {"membership": told}, indent=1))
+    else:
+        console.show("\n".join([*measured.in_words(), *(membership.in_words(attacked) if attacked is not None else ())]))
     if not measured.passed:
         raise typer.Exit(INTEGRITY)
 

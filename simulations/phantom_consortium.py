@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from braing3n_core.census import Shares, pooled
 from braing3n_core.data.cohort import Cohort
 from braing3n_core.errors import GateBlocked
 from braing3n_core.files import write_atomically
@@ -50,6 +51,19 @@ class PhantomConsortium:
                 raise GateBlocked(f"{name} does not vote ({header.get('code')}); read site.log in its folder, then run again")
             bits[name] = str(header["bits"])
         return Votes(bits, plan.privacy.vote_epsilon, threshold)
+
+    def census(self) -> Shares | None:
+        """What the sites tell of their patients; None if the plan takes no census. Raises GateBlocked if a site refuses."""
+        plan, told = self.settings.plan, {}
+        if plan.census is None:
+            return None
+        for name, cohort in self.cohorts.items():
+            self.say(f"{name} tells the census of its {len(cohort.patients)} patients")
+            header = self._site(name, cohort).census().header
+            if header.get("kind") != "census":
+                raise GateBlocked(f"{name} tells no census ({header.get('code')}); read site.log in its folder, then run again")
+            told[name] = tuple(int(count) for count in str(header["counts"]).split())
+        return pooled(plan, told)
 
     def privacy(self) -> Sequence[SitePrivacy]:
         """What each site's own ledger says was spent, over everything that ever used these patients."""

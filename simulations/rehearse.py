@@ -50,7 +50,8 @@ def rehearse(settings: Settings, say: Say) -> int:
     )
     with heartbeat(say, "making the release"):
         edition = Edition.today(plan.study)
-        release = publish(plan, arms["private"], out, consortium, edition, extras=extras, replace=True)
+        census = consortium.census()
+        release = publish(plan, arms["private"], out, consortium, edition, extras=extras, replace=True, census=census)
         if plan.privacy.private:
             consortium.sign(release)
     seconds = {"federation": trained - started, "comparison and quality": time.monotonic() - trained}

@@ -23,6 +23,7 @@ SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name 
     },
     # The second home times Opacus beside ours, in modes that no guarantee may rest on.
     "opacus": {"privacy/opacus_bridge.py", "simulations/bench/rivals.py"},
+    "dp_accounting": {"privacy/witness.py"},
     "cryptography": {"privacy/signing.py", "privacy/randomness.py", "privacy/masking.py", "server/certificates.py"},
     "starlette": {"server/fleet_door.py"},
     "uvicorn": {"server/fleet_door.py"},

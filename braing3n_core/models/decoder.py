@@ -30,7 +30,13 @@ class Mix(nn.Module):
 
     def patient_gradients(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
         """(P, K, maps, D, H, W) and (P, K, D, H, W) -> (P, maps); see privacy.fast_layers."""
-        return {"weight": torch.einsum("pkmdhw,pkdhw->pm", x, grad)}
+        maps, grads = x.flatten(3), grad.flatten(2)          # (P, K, maps, V), (P, K, V)
+        if all(size == 1 or stride == 0 for size, stride in zip(maps.shape[:2], maps.stride()[:2], strict=True)):
+            # The same maps for all rows, one memory: the public tissue and field are read once and not for every row.
+            rows = grads @ maps[0, 0].T                      # (P, K, maps)
+        else:
+            rows = torch.einsum("rmv,rv->rm", maps.flatten(0, 1), grads.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return {"weight": rows.sum(1)}
 
 
 class Style(nn.Module):

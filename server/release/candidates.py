@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from braing3n_core.census import Shares
 from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import Release
 from server.release.cohort import Person, Variable, draw
@@ -23,14 +24,16 @@ class Candidate:
     person: Person
 
 
-def candidates(release: Release, variables: Sequence[Variable], rules: Copies, voted: bool) -> list[Candidate]:
+def candidates(
+    release: Release, variables: Sequence[Variable], rules: Copies, voted: bool, census: Shares | None = None
+) -> list[Candidate]:
     """Everyone who is asked for, in the order of `cohort.draw`, then the spares, cell by cell."""
     asked = [number for number, cell in enumerate(release.cells) for _ in range(cell.count)]
     counts = [rules.spares(cell.count, voted) for cell in release.cells]
     spare = [cell.model_copy(update={"count": n}) for cell, n in zip(release.cells, counts, strict=True) if n]
     cells = asked + [number for number, n in enumerate(counts) for _ in range(n)]
-    more = draw(release.model_copy(update={"cells": tuple(spare), "seed": release.seed + 1}), variables) if spare else []
-    people = [*draw(release, variables), *more]
+    spares = release.model_copy(update={"cells": tuple(spare), "seed": release.seed + 1})
+    people = [*draw(release, variables, census), *(draw(spares, variables, census) if spare else [])]
     return [Candidate(index, cell, person) for index, (cell, person) in enumerate(zip(cells, people, strict=True))]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from braing3n_core.census import counted_variables
 from braing3n_core.charges import secure_sum
 from braing3n_core.data.template import SPACE
 from braing3n_core.plan import TrainingPlan
@@ -110,6 +111,8 @@ def _promise(known: Known) -> list[tuple[str, str]]:
     stages = "; ".join(
         f"{s.name}: rate {s.sample_rate:g}, {s.rounds} rounds of {s.local_steps} steps, clip {s.clip:g}" for s in plan.stages
     )
+    if plan.census:
+        stages += f"; census: every patient once, noised counts of {', '.join(v.name for v in counted_variables(plan))}"
     signed = all(row.head is not None for row in known.accounts)
     ledgers = (
         "everything in each site's ledger: all stages, failed and repeated rounds, the vote on copies, any earlier study of "
@@ -212,7 +215,7 @@ def _tests(known: Known) -> list[tuple[str, str]]:
         ("Copies", f"{vote.found}. Detector braing3n_core.likeness, threshold from public pairs alone. {detail}".strip()),
         ("Audited epsilon", "no empirical lower bound was measured for this release"),
         ("Faces and skulls", f"{gates['anatomy'].found}; signal outside the widened template brain is refused"),
-        ("Tables", "participants.tsv is drawn from the plan's cells alone, so no row of it is about a patient"),
+        ("Tables", f"participants.tsv is drawn from the plan's cells{_and_census(known.plan)}: no row is about a patient"),
     ]
 
 
@@ -241,6 +244,10 @@ def _governance(known: Known) -> list[tuple[str, str]]:
                         f"memorisation to {known.edition.contact}"),
         ("Status", EVIDENCE),
     ]  # fmt: skip
+
+
+def _and_census(plan: TrainingPlan) -> str:
+    return " and the sites' noisy census" if plan.release.follow == "census" else " alone"
 
 
 def _banded(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Who is in the release: synthetic people drawn from the plan's cells alone, never from a table of patients."""
+"""Who is in the release: synthetic people drawn from the plan's cells, or as the census found them; never from patients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from braing3n_core.census import Shares, drawn
 from braing3n_core.errors import PlanRefused
 from braing3n_core.models.brain import Condition
 from braing3n_core.plan import Categorical, Cell, Continuous, Release
@@ -24,10 +25,11 @@ class Person:
     conditions: dict[str, Condition]                         # every variable of the plan
 
 
-def draw(release: Release, variables: Sequence[Variable]) -> list[Person]:
-    """The people of a release, cell by cell: ranges uniform, levels uniform.
+def draw(release: Release, variables: Sequence[Variable], census: Shares | None = None) -> list[Person]:
+    """The people of a release, cell by cell: ranges uniform, levels uniform; what a cell leaves out by the `census`, if any.
 
-    Guarantee: a function of its arguments alone, so the same plan gives the same cohort and no patient can influence it.
+    Guarantee: a function of its arguments alone, so the same plan gives the same cohort and no patient can influence it but by
+    the noisy counts that the census was made of. Each variable is drawn on its own: the census knows no pairs.
     Raises PlanRefused for a value outside a variable's range, an unknown level or an unknown variable.
     """
     known = {variable.name: variable for variable in variables}
@@ -37,17 +39,22 @@ def draw(release: Release, variables: Sequence[Variable]) -> list[Person]:
                 raise PlanRefused(f"release cell {number} asks for {name!r}, which the plan does not declare; declare it")
             _refuse_impossible(number, known[name], asked)
     rng = np.random.default_rng(release.seed % 2**64)
-    rows = [_person(cell, variables, rng) for cell in release.cells for _ in range(cell.count)]
+    rows = [_person(cell, variables, rng, census or {}) for cell in release.cells for _ in range(cell.count)]
     width = max(4, len(str(len(rows))))
     return [Person(f"sub-syn{number:0{width}d}", row) for number, row in enumerate(rows, start=1)]
 
 
-def _person(cell: Cell, variables: Sequence[Variable], rng: np.random.Generator) -> dict[str, Condition]:
+def _person(
+    cell: Cell, variables: Sequence[Variable], rng: np.random.Generator, census: Shares
+) -> dict[str, Condition]:
     """One draw per variable, asked for or not, so that a condition added to a cell leaves the other columns alone."""
     row: dict[str, Condition] = {}
     for variable in variables:
         part, asked = rng.random(), cell.conditions.get(variable.name, _only_level(variable))
-        row[variable.name] = None if asked is None else _value(asked, part)
+        if asked is not None:
+            row[variable.name] = _value(asked, part)
+        else:
+            row[variable.name] = drawn(variable, census[variable.name], part) if variable.name in census else None
     return row
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
-from privacy.accountant import epsilon, epsilon_upper
 from privacy.events import Event, SampledGaussian, SecureSummed
+from privacy.witness import accounts
 from server.release.anatomy import Findings
 from server.release.cohort import Person
 from server.release.edition import Edition
@@ -52,12 +52,14 @@ class SitePrivacy:
     epsilon: float
     agreed: float
     delta: float
-    epsilon_rdp: float                                       # a second accountant's looser bound
+    epsilon_rdp: float                                       # Renyi accounting's looser bound
     stages: tuple[StagePrivacy, ...]
     events: tuple[Event, ...] = ()                           # that the numbers were computed from
+    epsilon_pld: float | None = None                         # a second library's bound; None where it knows none
 
     def __post_init__(self) -> None:
-        for name, value in (("epsilon", self.epsilon), ("agreed epsilon", self.agreed), ("RDP bound", self.epsilon_rdp)):
+        told = {"epsilon": self.epsilon, "agreed epsilon": self.agreed, "RDP bound": self.epsilon_rdp}
+        for name, value in (told if self.epsilon_pld is None else told | {"PLD bound": self.epsilon_pld}).items():
             if not value >= 0:
                 raise GateBlocked(f"{self.site}: {name} is {value}, so what was spent is unknown; restore the site's ledger")
         if not 0 < self.delta < 1:
@@ -77,7 +79,8 @@ def site_privacy(site: str, events: Sequence[Event], agreed: float, delta: float
                 continue
         steps[key] = steps.get(key, 0) + event.steps
     stages = tuple(StagePrivacy(stage, sigma, rate, count) for (stage, sigma, rate), count in steps.items())
-    return SitePrivacy(site, epsilon(events, delta), agreed, delta, epsilon_upper(events, delta), stages, tuple(events))
+    spent = accounts(events, delta)
+    return SitePrivacy(site, spent.claim, agreed, delta, spent.renyi, stages, tuple(events), spent.witness)
 
 
 @dataclass(frozen=True)

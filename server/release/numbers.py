@@ -27,7 +27,8 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
                     "unit": "one patient with all scans",
                     "neighbours": "add or remove one patient",
                     "mechanism": inputs.plan.privacy.mechanism,
-                    "accountant": "PRV over all events of a site's ledger, votes added; epsilon_rdp is a looser bound",
+                    "accountant": "PRV over all events of a site's ledger, votes added; epsilon_pld is a second library's, "
+                    "epsilon_rdp is a looser bound",
                     "sites": privacy,
                 },
                 "gates": [gate.as_json() for gate in inputs.gates],

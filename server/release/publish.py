@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from braing3n_core.census import Shares
 from braing3n_core.errors import WaitingForSites
 from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
@@ -23,6 +24,7 @@ from server.release.anatomy import examine
 from server.release.bundle import bundle_files
 from server.release.candidates import candidates
 from server.release.card import bidsignore
+from server.release.census import census_document, followed, refuse_without_census
 from server.release.certificate import FILE, PAGE, certificate, page
 from server.release.certificate_words import Known
 from server.release.dataset import refuse_to_overwrite, write_dataset
@@ -89,19 +91,23 @@ def publish(
     progress: Progress | None = None,
     made: Tensor | None = None,
     with_generator: bool = False,
+    census: Shares | None = None,
 ) -> Path:
     """Make `out`/release and return it; the plan, the model, the sites' answers and the arguments decide everything in it.
 
     A picture of the first people, cohort.png, is put beside it. Raises GateBlocked if a gate stays closed, naming it, and
     UsageError if there is a release already and `replace` is not asked for; nothing is written then. `made` are the candidates'
-    volumes (c, 1, D, H, W), if they exist already (server.release.stages). `with_generator`: the networks too.
+    volumes (c, 1, D, H, W), if they exist already (server.release.stages). `with_generator`: the networks too. `census` is what
+    the sites told of their patients; WaitingForSites is raised if the release follows it and it is not there.
     """
+    refuse_without_census(plan, census)
     policy, extras, folder = policy or Policy.load(), extras or Extras(), out / RELEASE
     gates.refuse_closed([gates.budget(plan, consortium.privacy())])
     refuse_to_overwrite(folder, replace)
     maker = _Maker(plan, model.eval(), progress)
     # 1. Candidates, and which of them the gates leave.
-    pool = candidates(plan.release, plan.variables, policy.rules.copies, is_voted_on(plan) and consortium.votes)
+    voted = is_voted_on(plan) and consortium.votes
+    pool = candidates(plan.release, plan.variables, policy.rules.copies, voted, followed(plan, census))
     if made is None:
         made = maker.volumes("generating", [one.person.conditions for one in pool])
     judged = judge(plan, policy, consortium, pool, made, extras.control)
@@ -115,7 +121,7 @@ def publish(
         privacy=consortium.privacy(), rounds=extras.rounds, provenance=extras.provenance, gates=judged.gates, edition=edition,
         findings=judged.findings,
     )  # fmt: skip
-    documents = _documents(inputs, policy, consortium.ledgers(), edition, with_generator)
+    documents = _documents(inputs, policy, consortium.ledgers(), edition, with_generator) | census_document(plan, census)
     if with_generator:
         documents |= bundle_files(plan, model, edition) | {".bidsignore": bidsignore(f"{GENERATOR}/")}
     # 3. The folder.

@@ -19,6 +19,7 @@ from braing3n_core.state import load
 from server.finish import provenance, read_rounds
 from server.release import gates
 from server.release.candidates import Candidate, candidates
+from server.release.census import followed, read_census, refuse_without_census
 from server.release.dataset import refuse_to_overwrite
 from server.release.edition import Edition
 from server.release.gates import Gate
@@ -34,14 +35,18 @@ Say = Callable[[str], None]
 Prior = Callable[[TrainingPlan], Brain]
 
 
-def generate_candidates(run: Path, policy: Policy, say: Say, prior: Prior = load_prior) -> Path:
+def generate_candidates(
+    run: Path, policy: Policy, say: Say, prior: Prior = load_prior, *, census: Sequence[Path] = ()
+) -> Path:
     """Make the candidates of a finished run, part by part; parts that are there already are kept. Returns their folder.
 
     A candidate depends on the plan's seed and its own index alone, so a stopped call goes on where it was, to the same bytes.
     Memory holds one part, and of that a batch at a time. The folder is its owner's alone: no gate has looked at what is in it.
+    `census`: what each site sent of it, where the release follows it; kept in the run's folder from then on.
     """
     plan, model = finished_run(run, prior)
-    pool, folder, release = _pool(plan, policy), run / FOLDER, plan.release
+    refuse_without_census(plan, read_census(plan, run, census))
+    pool, folder, release = _pool(run, plan, policy), run / FOLDER, plan.release
     folder.mkdir(mode=0o700, exist_ok=True)
     for first in range(0, len(pool), PART):
         if not part_path(folder, first).exists():
@@ -78,7 +83,7 @@ def gate(run: Path, policy: Policy, votes: Sequence[Path], ledgers: Sequence[Pat
     """
     plan, _ = finished_run(run, prior)
     made = _made(run, plan, policy)
-    judged = judge(plan, policy, Sent.read(plan, made, votes, ledgers), _pool(plan, policy), made.volumes)
+    judged = judge(plan, policy, Sent.read(plan, made, votes, ledgers), _pool(run, plan, policy), made.volumes)
     verdict = {
         "verdict": gates.verdict(judged.gates), "plan": plan.digest, "policy": policy.digest, "candidates": made.digest,
         "people": len(judged.people), "gates": [one.as_json() for one in judged.gates],
@@ -110,6 +115,7 @@ def build(
     return publish(
         plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes,
         with_generator=with_generator,
+        census=read_census(plan, run, ()),
     )  # fmt: skip
 
 
@@ -150,5 +156,6 @@ def _remove_unsigned(release: Path) -> None:
         shutil.rmtree(release)
 
 
-def _pool(plan: TrainingPlan, policy: Policy) -> list[Candidate]:
-    return candidates(plan.release, plan.variables, policy.rules.copies, is_voted_on(plan))
+def _pool(run: Path, plan: TrainingPlan, policy: Policy) -> list[Candidate]:
+    shares = followed(plan, read_census(plan, run, ()))
+    return candidates(plan.release, plan.variables, policy.rules.copies, is_voted_on(plan), shares)

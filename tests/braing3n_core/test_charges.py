@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from braing3n_core.charges import charges, everything, refuse_weak_fallback, secure_sum, terms, votes
 from braing3n_core.errors import PlanRefused
 from privacy.accountant import epsilon, epsilon_alone
 from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
-from tests.client.studies import rehearsal, study
+from tests.client.studies import rehearsal, site, study
 from tests.summed import summed
 
+ROOT = Path(__file__).parents[2]
 SIZES = (32,)
 PLAN = summed()
 
@@ -64,3 +68,21 @@ def test_a_scale_that_does_not_fit_into_32_bits_is_refused_as_the_plan_s() -> No
         charges(fine, SIZES)
     with pytest.raises(PlanRefused, match="takes no secure sums"):
         terms(study(), SIZES, study().stages[0], 1, 1)
+
+
+def test_a_site_charges_what_the_plan_says_it_will(tmp_path: Path) -> None:
+    plan = study()
+    here = site(tmp_path, plan)
+    assert {stage.name: here.event(stage) for stage in plan.stages} == charges(plan, ())
+
+
+def test_noise_is_calibrated_in_one_place() -> None:
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("braing3n_core", "client", "server", "simulations")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "calibrate"
+    }
+    # The audit is at an epsilon of its own.
+    assert callers == {"braing3n_core/charges.py", "simulations/audit.py"}

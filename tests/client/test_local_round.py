@@ -77,7 +77,7 @@ def test_a_pull_towards_the_start_follows_its_closed_form_and_leaves_the_start_a
     """With one constant gradient g, steps lead to -(g / mu)(1 - (1 - rate mu)^steps)."""
     stage = STAGE.model_copy(update={"local_steps": 4, "momentum": 0.0, "proximal": pull})
     ones = {name: torch.ones_like(tensor) for name, tensor in trainable(brain(stage)).items()}
-    monkeypatch.setattr(local_round, "_gradient", lambda *_: ones)
+    monkeypatch.setattr(local_round, "_gradients", lambda *_: [ones] * stage.local_steps)
     expected = -(1 - (1 - stage.learning_rate * pull) ** stage.local_steps) / pull
     assert rehearsed(people(1), stage) == pytest.approx(expected, abs=1e-5)
 

@@ -42,6 +42,8 @@ def test_the_cost_is_the_plan_s_and_what_was_spent_before_counts(one: Study) -> 
     fresh = review(one.site, one.sent())
     assert fresh.spent == 0
     assert 7.9 < fresh.alone == fresh.together <= 8
+    assert fresh.witness == pytest.approx(fresh.together, abs=0.02)
+    assert fresh.together <= fresh.renyi
     with Ledger(one.site.folder / "ledger.jsonl", PLAN.privacy.delta) as ledger:
         ledger.reserve(SampledGaussian("decoder", 1.0, 0.5, 4), "f" * 64 + "/decoder/1", 8.0)
         before = ledger.epsilon
@@ -156,3 +158,11 @@ def test_with_no_colluder_counted_in_the_other_hospital_is_named(sums: Study) ->
     rests_on = {"fallback_epsilon": 12.0, "dropped": 0, "colluding": 0}
     plan = SUMS.but(privacy=SUMS.privacy.model_dump() | {"secure_sum": rests_on})
     assert "not even against one other hospital" in "\n".join(in_words(review(sums.site, sums.sent(sums.agreement(plan)))))
+
+
+def test_a_vote_is_part_of_what_joining_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "installed_digest", lambda: BUNDLE)
+    voting = PLAN.privacy.model_dump() | {"vote_epsilon": 2.0, "vote_rounds": 2}
+    studied = begun(tmp_path, study(sites=SITES, stages=[one.model_dump() for one in PLAN.stages], privacy=voting))
+    found = review(studied.site, studied.sent())
+    assert 7.9 < found.alone <= 8

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from braing3n_core.errors import DataRefused
-from client.statement import in_words, read_statement
+from client.statement import beside, in_words, read_statement
 from privacy.accountant import epsilon
 from privacy.egress import Egress, Ready
 from privacy.errors import LedgerCorrupt
 from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from privacy.ledger import Ledger
+from privacy.witness import Accounts
 
 DELTA, PLAN = 1e-5, "a" * 64
 STEP = SampledGaussian("decoder", 4.0, 0.25, 5)
@@ -34,7 +35,10 @@ def test_a_statement_says_what_was_spent_while_the_ledger_is_in_use(tmp_path: Pa
         assert (statement.head, statement.epsilon) == (ledger.head, epsilon([STEP, STEP], DELTA))
     (line,) = statement.lines
     assert (line.plan, line.stage, line.rounds, line.released, line.abandoned) == (PLAN, "decoder", 2, 1, 1)
+    assert statement.witness == pytest.approx(statement.epsilon, abs=0.02)
+    assert statement.epsilon <= statement.renyi
     text = "\n".join(in_words(statement))
+    assert f"a second library finds {statement.witness:.4g} and agrees; Renyi accounting" in text
     assert f"spent: epsilon {statement.epsilon:.4g} at delta 1e-05" in text
     assert "2 rounds paid for, 1 answered, 1 given up" in text
     assert "audit log: every message" in text
@@ -82,3 +86,8 @@ def test_of_secure_sums_it_says_what_is_left_when_all_others_work_together(tmp_p
     with spend(tmp_path / "local"):
         pass
     assert "secure sums" not in "\n".join(in_words(read_statement(tmp_path / "local")))
+
+
+def test_a_second_library_that_disagrees_is_not_passed_over() -> None:
+    assert "DISAGREES" in beside(Accounts(3.0, 3.1, 3.3))
+    assert "no second library" in beside(Accounts(3.0, None, 3.0))

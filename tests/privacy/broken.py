@@ -14,7 +14,7 @@ from privacy.dp_sgd import RowLoss, Rows, trainable
 from privacy.events import SampledGaussian
 from privacy.mechanism import Bounded, Tensors, add_noise, l2_norm
 from privacy.randomness import ReplayableNoise, SecretNoise
-from privacy.selftest import DpSgd, Step
+from privacy.steps import DpSgd, Step
 
 Key = TypeVar("Key")
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from privacy.audit import audit
-from privacy.selftest import DpSgd, Step, run
+from privacy.selftest import run
+from privacy.steps import DpSgd, Step
 from tests.privacy.broken import BUGS
 
 CORRECT = "none"

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from privacy.accountant import calibrate, epsilon, epsilon_across, epsilon_upper
 from privacy.errors import MechanismRefused
 from privacy.events import NonPrivate, SampledGaussian, Unbounded, from_record, to_record
+from privacy.witness import epsilon_witness
 
 SETTINGS = [
     [(1.0, 0.01, 2000)],
@@ -71,6 +72,7 @@ def test_a_narrower_search_for_the_range_of_losses_changes_nothing(history: list
 def test_a_hundred_different_entries_are_one_account_like_any_other() -> None:
     history = [(1.5 + 0.07 * n, 0.05 + 0.004 * n, 5 + n % 7) for n in range(100)]
     assert epsilon(events(history), 1e-5) == pytest.approx(witnessed(history, 1e-3), abs=0.02)
+    assert epsilon_witness(events(history), 1e-5) == pytest.approx(witnessed(history, 1e-3), abs=1e-6)
 
 
 @pytest.mark.parametrize(("sigma", "steps"), [(20.0, 500), (1.0, 1), (50.0, 100), (3.0, 2)])

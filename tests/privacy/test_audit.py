@@ -9,7 +9,7 @@ import pytest
 from privacy.audit import Audit, Setting, audit
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
-from privacy.selftest import DpSgd
+from privacy.steps import DpSgd
 from tests.privacy.broken import BUGS
 from tests.privacy.planted_bugs import CORRECT, Row, once
 

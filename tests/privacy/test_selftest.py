@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from privacy.dp_sgd import Engine, RowLoss, Rows
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors, l2_norm
-from privacy.selftest import FALSE_ALARM, DpSgd, Finding, SelfTest, Step, probe, probe_loss, run
+from privacy.selftest import FALSE_ALARM, Finding, SelfTest, probe, probe_loss, run
+from privacy.steps import DpSgd, Step
 from tests.privacy.broken import BUGS, gradients
 
 Key = TypeVar("Key")

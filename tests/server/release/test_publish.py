@@ -95,7 +95,7 @@ def test_a_sweep_moves_one_condition_over_one_noise(
 def test_metrics_are_json_even_when_nothing_is_promised(plan: TrainingPlan, release: Path, volumes: Tensor) -> None:
     table = json.loads((release / "docs" / "metrics.json").read_text())
     assert table["privacy"]["sites"][0] == {
-        "site": "site-a", "epsilon": 5.4, "agreed": 8.0, "delta": 1e-4, "epsilon_rdp": 6.2,
+        "site": "site-a", "epsilon": 5.4, "agreed": 8.0, "delta": 1e-4, "epsilon_rdp": 6.2, "epsilon_pld": None,
         "stages": [{"stage": "decoder", "noise_multiplier": 3.2, "sample_rate": 0.2, "steps": 16}],
     }
     assert table["quality"][0]["private"] == 28.1

@@ -1,0 +1,65 @@
+"""Which synthetic people a plan asks for, and what it counts of the real ones to know whom to ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from braing3n_core.frozen import Frozen
+
+
+class Census(Frozen):
+    """Each site's noised counts of the conditioning variables, told once: which ages and diagnoses there are.
+
+    `share` is its part of the budget, as a stage's. A continuous variable's range is cut into `bins` equal parts; each variable
+    has one more bin for what is not known. No variables: all of the plan's. Few of them, and few bins, are told more clearly.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    bins: Annotated[int, Field(ge=2, le=50)] = 8
+    variables: tuple[str, ...] = ()
+
+
+class Cell(Frozen):
+    """So many synthetic people with these conditions.
+
+    A continuous condition is a (low, high) range drawn uniformly; a categorical one is a tuple of levels drawn
+    uniformly; one that is left out is not conditioned on.
+    """
+
+    count: PositiveInt
+    conditions: dict[str, tuple[float, float] | tuple[str, ...]]
+
+
+class Release(Frozen):
+    """The cohort that is asked for. Drawn from this table, never from a participants table.
+
+    `follow = "census"`: conditions that a cell leaves out are drawn as the census found them at the sites, each variable on
+    its own; else they are left free.
+    """
+
+    seed: int
+    follow: Literal["cells", "census"] = "cells"
+    steps: PositiveInt = 12                # Heun steps of the sampler
+    guidance: Annotated[float, Field(ge=0)] = 1.0             # of all conditions together
+    guidance_of: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)        # or of each variable alone
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+
+    @property
+    def weights(self) -> float | dict[str, float]:
+        """Guidance as the sampler takes it."""
+        return self.guidance_of or self.guidance
+
+    @model_validator(mode="after")
+    def _one_kind_of_guidance(self) -> Self:
+        if self.guidance_of and self.guidance != 1:
+            raise ValueError("guidance and guidance_of are both set; weigh all conditions together, or each alone")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what nobody asked for, so that plans written before it keep their digest."""
+        written: dict[str, Any] = whole(self)
+        unset = {"guidance_of": {}, "follow": "cells"}
+        return {name: value for name, value in written.items() if not (name in unset and value == unset[name])}
