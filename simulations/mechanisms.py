@@ -7,7 +7,7 @@ import math
 from braing3n_core.budget import Mechanism, SecureSum
 from braing3n_core.charges import everything
 from braing3n_core.errors import PlanRefused
-from braing3n_core.plan import Optimizer, TrainingPlan
+from braing3n_core.plan import Optimizer, Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.accountant import epsilon_alone
@@ -17,8 +17,8 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
     """The same plan under `mechanism`, with a digest of its own. A plan that has it already is left as it is.
 
     To "secure-sum": every local step becomes a round of its own, so sampling and accounting see as many steps as before; the
-    stages' momentum becomes the server's, since a site has no second step; one other site may collude where there are three;
-    and the fallback that the noise is worth is stated. To the others: the sums' table goes, rounds of one step stay.
+    last stage's momentum becomes the server's, since a site has no second step; one other site may collude where there are
+    three; and the fallback that the noise is worth is stated. To the others: the sums' table goes, rounds of one step stay.
     """
     if mechanism == plan.privacy.mechanism:
         return plan
@@ -28,7 +28,7 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
         raise PlanRefused("a secure sum needs at least two sites; take a recipe with more")
     stages = [stage.model_copy(update={"rounds": stage.rounds * stage.local_steps, "local_steps": 1}) for stage in plan.stages]
     colluding = 1 if len(plan.sites) > 2 else 0
-    optimizer = plan.federation.optimizer or Optimizer(kind="momentum", rate=1.0, momentum=plan.stages[0].momentum)
+    optimizer = plan.federation.optimizer or _as_far(plan.stages[-1])
     federation = plan.federation.model_copy(update={"quorum": len(plan.sites), "aggregate": None, "optimizer": optimizer})
     rests_on = SecureSum(fallback_epsilon=_ANY, dropped=0, colluding=colluding)
     privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on})
@@ -37,6 +37,13 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
     alone = math.ceil(10 * epsilon_alone(everything(summed, sizes), privacy.delta)) / 10
     stated = rests_on.model_copy(update={"fallback_epsilon": max(alone, privacy.epsilon)})
     return summed.but(privacy=privacy.model_copy(update={"secure_sum": stated}))
+
+
+def _as_far(stage: Stage) -> Optimizer:
+    """Momentum at the server that goes as far in a round as a site's own, which begins at zero in every round."""
+    kept, steps = stage.momentum, stage.local_steps
+    reach = sum((1 - kept**step) / (1 - kept) for step in range(1, steps + 1)) / steps         # of one gradient, on average
+    return Optimizer(kind="momentum", rate=(1 - kept) * reach, momentum=kept)
 
 
 _ANY = 1e9                                                   # until it is known what the noise is worth
