@@ -21,18 +21,18 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """One line for each point, its repeats together: what each measure came to, and how much of the gain."""
     shares = {id(row): share for row, share in gains(rows)}
     names = "".join(f"{name:>16}" for name in MEASURES)
-    yield f"{'mechanism':<12}{'epsilon':>9}{'sites':>6}{'patients':>9}{'noise/clip':>11}{names}"
+    yield f"{'mechanism':<12}{'epsilon':>9}{'sites':>6}{'patients':>9}{'noise/clip':>13}{names}"
     for _, group in _points(rows):
         first = group[0]
         loud = " ".join(f"{stage['noise_over_clip']:.2g}" for stage in first["stages"].values())
-        line = f"{first['mechanism']:<12}{first['epsilon']:>9}{first['sites']:>6}{first['patients']:>9}{loud:>11}"
+        line = f"{first['mechanism']:<12}{first['epsilon']:>9}{first['sites']:>6}{first['patients']:>9}{loud:>13}"
         for name in MEASURES:
             value = fmean(row["scores"][name] for row in group)
             known = [shares[id(row)][name] for row in group if name in shares.get(id(row), {})]
             line += f"{value:>9.3f}" + (f"{100 * fmean(known):>5.0f} %" if known else " " * 7)
         yield line
     prior = rows[0]["prior"] if rows else {}
-    yield f"{'prior only':<47}" + "".join(f"{prior[name]:>9.3f}{'':7}" for name in MEASURES if name in prior)
+    yield f"{'prior only':<49}" + "".join(f"{prior[name]:>9.3f}{'':7}" for name in MEASURES if name in prior)
     yield "%: part of what training without privacy gains over the prior"
 
 

@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parent.parent.parent / "simulations" / "recipes"
 @pytest.fixture
 def loud(tmp_path: Path) -> Path:
     """The demo with many weights to train in its second stage."""
-    text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
+    text = (RECIPES / "demo.toml").read_text(encoding="utf-8").replace('learns = "mean"', 'learns = "flow"')
     (tmp_path / "loud.toml").write_text(text.replace("group:population", "group:conditions"), encoding="utf-8")
     return tmp_path / "loud.toml"
 
