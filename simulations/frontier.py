@@ -30,7 +30,7 @@ from simulations.mechanisms import with_mechanism
 from simulations.quality import Reference, Scores, reference_of, scores_of
 
 TABLE = "frontier.json"
-MEASURES = ("distance", "organs", "ageing", "reconstruction")  # of simulations.quality.Scores: what hospitals can teach
+MEASURES = ("distance", "frechet", "coverage", "ageing", "reconstruction")                  # of simulations.quality.Scores
 
 
 @dataclass(frozen=True)
@@ -201,4 +201,4 @@ def _loss(name: str, scores: Mapping[str, float], row: Mapping[str, Any]) -> flo
     """How far from what is wanted: lower is better whatever the measure."""
     if name == "ageing":
         return abs(scores[name] - float(row["ageing_of_patients"]))
-    return -scores[name] if name == "reconstruction" else scores[name]
+    return -scores[name] if name in ("coverage", "reconstruction") else scores[name]
