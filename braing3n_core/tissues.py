@@ -17,7 +17,8 @@ on site-a. `python -m tests.braing3n_core.test_tissues` prints the table again.
 Against the truth of phantoms at 2 mm, 24 of each of two contrasts: lateral ventricles on T1w r 0.98 and 0.98 (0.97 and 0.99 at
 4 mm), on FLAIR and T2w 0.8 to 0.9; lesion load on FLAIR r 0.98 and 1.00, half again too much. Lesions on T1w are weak: r 0.7,
 and healthy people measure a few ml, because an affine leaves grey matter where the template has white. One patient with
-outlines of readers: 0.8 ml on FLAIR where they drew 0.59. `python -m tests.braing3n_core.test_tissues_of_phantoms` prints these.
+outlines of readers: 0.8 ml on FLAIR where they drew 0.59. `python -m tests.braing3n_core.test_tissues_of_phantoms` prints
+these.
 """
 
 from __future__ import annotations
