@@ -121,6 +121,7 @@ def test_what_will_not_work_ends_with_code_three(site: Path, crime: str) -> None
     assert all(one.fix for one in refused)
 
 
+@pytest.mark.slow
 def test_the_command_speaks_to_programs_and_to_people(site: Path) -> None:
     shutil.rmtree(site.parent / "bids")
     program = [sys.executable, "-c", "from client.cli import main; main()", "doctor", "--site", str(site)]

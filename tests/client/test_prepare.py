@@ -62,6 +62,7 @@ def scan_of(bids: Path, name: str = "sub-ph0001") -> Path:
     return bids / name / "anat" / f"{name}_T1w.nii.gz"
 
 
+@pytest.mark.slow
 def test_tables_and_pages_hold_every_scan(ready: Path) -> None:
     table = rows(ready / "morphometry.tsv")
     assert list(table[0]) == [
@@ -81,6 +82,7 @@ def test_tables_and_pages_hold_every_scan(ready: Path) -> None:
         assert "measures" in page.read_text()
 
 
+@pytest.mark.slow
 def test_pages_need_nothing_from_outside(ready: Path) -> None:
     for page in (ready / "qc").rglob("*.html"):
         text = page.read_text()
@@ -88,11 +90,13 @@ def test_pages_need_nothing_from_outside(ready: Path) -> None:
         assert "default-src 'none'" in text
 
 
+@pytest.mark.slow
 def test_what_stays_at_the_site_is_its_owners_alone(ready: Path) -> None:
     for folder in (ready / "cache", ready / "qc", ready / "qc" / "scans"):
         assert folder.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_imports_nothing_heavy(master: Path, ready: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (ready / "cache").iterdir()}
     program = (
@@ -287,6 +291,7 @@ def test_nothing_usable_is_refused_and_still_told(bids: Path, tmp_path: Path) ->
     assert "Left out" in (tmp_path / "out" / "qc" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_scan_under_two_names_is_taken_once(bids: Path, ready: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(ready, tmp_path / "out"))
     shutil.copy(scan_of(bids), scan_of(bids, "sub-ph0002"))

@@ -30,6 +30,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "derivatives" / "labels"
 
 
+@pytest.mark.slow
 def test_a_phantoms_own_key_gives_its_head_again(labels: Path) -> None:
     one, two = anatomies(labels, TINY)
     for head, file in zip((one, two), sorted(labels.rglob("*_dseg.nii.gz")), strict=True):
@@ -40,6 +41,7 @@ def test_a_phantoms_own_key_gives_its_head_again(labels: Path) -> None:
     assert dice(one.wm > 0.5, two.wm > 0.5) < dice(one.wm > 0.5, one.wm > 0.4), "two people are two people"
 
 
+@pytest.mark.slow
 def test_phantoms_have_these_heads_in_turn(labels: Path, tmp_path: Path) -> None:
     (folder,) = write_hospitals(tmp_path, TINY, 3, 1, 3, Wishes(), labels=labels)
     made = [read_volume(file)[0] for file in sorted(folder.glob("sub-*/anat/*_T1w.nii.gz"))]
@@ -68,6 +70,7 @@ def test_heads_of_real_people(tmp_path: Path) -> None:
         assert float(head.gm.sum()) > 0.8 * float(head.wm.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "why"),
     [

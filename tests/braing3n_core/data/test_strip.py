@@ -37,6 +37,7 @@ def where() -> np.ndarray:
     return affine
 
 
+@pytest.mark.slow
 def test_a_skull_is_taken_away_and_the_brain_is_kept() -> None:
     values, brain = head()
     found = brain_in_head(values, where(), "T1w")

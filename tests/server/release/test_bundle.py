@@ -21,6 +21,8 @@ from server.release.verify import verify
 from tests.server.release.conftest import Signed
 from tests.server.release.hospitals import EDITION, Hospitals, copied, folder_of, resigned
 
+pytestmark = pytest.mark.slow                              # a release is generated and signed
+
 
 @pytest.fixture(scope="module")
 def given(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Signed:

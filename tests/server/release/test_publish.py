@@ -68,6 +68,7 @@ def test_a_release_is_whole_and_verifies(release: Path) -> None:
     assert "Ventricles sweep: 20 ml to 60 ml" in report
 
 
+@pytest.mark.slow
 def test_the_same_plan_and_model_never_give_another_release(
     quick: TrainingPlan, model: Brain, release: Path, tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_stopped_call_goes_on_to_the_same_bytes(run: Path, monkeypatch: pytest
     assert read_candidates(run / "candidates").digest == before.digest
 
 
+@pytest.mark.slow
 def test_the_steps_end_with_a_release_that_verifies(
     run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_gates_say_what_they_found_and_change_nothing_else(
     assert {path for path in run.rglob("*") if path.name != "gates.json"} == before
 
 
+@pytest.mark.slow
 def test_a_closed_gate_leaves_nothing_that_could_be_published(
     run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
 ) -> None:
