@@ -32,8 +32,7 @@ def take(site: Site, ledger: Ledger, egress: Egress) -> Cleared:
         raise PlanRefused("a census without privacy is never told; choose a mechanism that has some")
     # 2. Pay, or find what was paid before.
     purpose = purpose_of(plan.digest, CENSUS_STAGE, 1)
-    made = [r for r in ledger.reservations if r.purpose == purpose and ledger.released(r) is not None]
-    reservation = made[0] if made else ledger.standing(event, purpose) or ledger.reserve(event, purpose, site.limit)
+    reservation, made = ledger.paid_once(event, purpose, site.limit)
     # 3. Count, then noise; kept before it is sent, so that a lost reply is repeated and not drawn anew.
     kept = site.folder / "answers" / f"{reservation.digest}.census"
     if not kept.exists():

@@ -60,8 +60,7 @@ def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
         raise PlanRefused("the candidates are not volumes of the plan's grid; the sender has another plan")
     # 2. Pay, or find what was paid before.
     event, purpose = RandomisedResponse(VOTE_STAGE, epsilon), purpose_of(ballot.plan, VOTE_STAGE, ballot.round)
-    made = [r for r in ledger.reservations if r.purpose == purpose and ledger.released(r) is not None]
-    reservation = made[0] if made else ledger.standing(event, purpose) or ledger.reserve(event, purpose, site.limit)
+    reservation, made = ledger.paid_once(event, purpose, site.limit)
     # 3. One vote per patient, then noise; kept before it is sent, so that a lost reply is repeated and not drawn anew.
     kept = site.folder / "answers" / f"{reservation.digest}.vote"
     if not kept.exists():

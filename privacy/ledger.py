@@ -209,6 +209,11 @@ class Ledger:
         self._append({"kind": "reserved", "purpose": purpose, "event": to_record(event)})
         return self._book.reservations[-1]
 
+    def paid_once(self, event: Event, purpose: str, limit: float) -> tuple[Reservation, bool]:
+        """What pays for an answer that is given once (released, standing or new), and whether it was given already."""
+        made = next((r for r in self.reservations if r.purpose == purpose and self.released(r) is not None), None)
+        return made or self.standing(event, purpose) or self.reserve(event, purpose, limit), made is not None
+
     def standing(self, event: Event, purpose: str) -> Reservation | None:
         """The latest reservation of exactly this, unless it was given up.
 

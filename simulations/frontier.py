@@ -119,12 +119,13 @@ def run(base: TrainingPlan, wanted: Sequence[Point], out: Path, say: Say) -> lis
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = json.loads((out / TABLE).read_text(encoding="utf-8")) if (out / TABLE).exists() else []
     done = {(row["plan"], row["repeat"]) for row in rows}
-    missing = [point for point in wanted if (plan_of(base, point).digest, point.repeat) not in done]
+    plans = {point: plan_of(base, point) for point in wanted}
+    missing = [point for point in wanted if (plans[point].digest, point.repeat) not in done]
     started = time.monotonic()
     for consortium, group in itertools.groupby(missing, key=lambda point: point.consortium):
         scene = _scene(base_of(base, consortium), out, say)
         for point in group:
-            rows.append(_row(plan_of(base, point), point, scene, out, say))
+            rows.append(_row(plans[point], point, scene, out, say))
             write_atomically(out / TABLE, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
             made = missing.index(point) + 1
             left = (time.monotonic() - started) / made * (len(missing) - made) / 60
