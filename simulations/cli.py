@@ -178,6 +178,35 @@ def swap(
 
 
 @app.command()
+def tstr(
+    finished: Annotated[Path | None, typer.Option("--run", help="A finished run; none: the prior and phantoms.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
+    people: Annotated[int, typer.Option(min=16, help="Most real training patients, and as many generated.")] = 160,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR, if the run's sites are not phantoms.")] = None,
+) -> None:
+    """Train on synthetic, test on real: what generated people teach a probe, beside as many real ones."""
+    from braing3n_core.prior import SHIPPED, load_prior, read_prior
+    from braing3n_core.settings import Settings, folders
+    from server.release.stages import finished_run
+    from simulations import tstr as transfers
+
+    if finished is None:
+        public = read_prior(SHIPPED / "tiny.safetensors")
+        arms, (training, tested) = {"prior": public}, transfers.of_phantoms(public, people, people)
+        found = transfers.rows(arms, public, training, tested, steps, 1.0, console.note)
+    else:
+        plan, model = finished_run(finished, load_prior)
+        public, settings = load_prior(plan), Settings(plan, finished.expanduser().absolute(), folders(plan, data or []))
+        training, tested = transfers.of_run(settings, people)
+        arms = {"prior": public, "trained": model}
+        found = transfers.rows(arms, public, training, tested, steps, plan.release.weights, console.note)
+    if out:
+        transfers.write(found, out)
+    console.show("\n".join(transfers.told(found)))
+
+
+@app.command()
 def audit(
     recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/demo.toml.")],
     finished: Annotated[Path | None, typer.Option("--run", help="Output folder of its run: who was in it?")] = None,
