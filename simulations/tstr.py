@@ -80,7 +80,7 @@ def rows(
     arms: Mapping[str, Brain], public: Brain, training: People, tested: People, steps: int, guidance: Guidance, say: Say
 ) -> list[Row]:
     """Every target that varies enough, from voxels and from all tokens of the public encoder, taught by every arm."""
-    targets = [one for one in public.variables if all(_varies(one.name, people) for people in (training, tested))]
+    targets = [one for one in public.variables if all(tells_apart(one.name, people) for people in (training, tested))]
     real, unseen = _features(public, training.volumes), _features(public, tested.volumes)
     found: list[Row] = []
     for arm, model in arms.items():
@@ -97,7 +97,7 @@ def _row(
 ) -> Row:  # fmt: skip
     real, made, unseen = features
     known, asked = (np.array([row.get(target.name) is not None for row in each.conditions]) for each in (training, tested))
-    y, answers = _coded(target, training), _coded(target, tested)
+    y, answers = coded(target, training), coded(target, tested)
     guess = np.repeat(y.mean(0, keepdims=True), len(answers), axis=0)
     predicted = [guess, *(metrics.ridge(rows[known], y, unseen[asked]) for rows in (real, made))]
     if isinstance(target, Categorical):
@@ -119,12 +119,13 @@ def _taught(nothing: np.ndarray, real: np.ndarray, made: np.ndarray) -> metrics.
         return None
 
 
-def _varies(name: str, people: People) -> bool:
+def tells_apart(name: str, people: People) -> bool:
+    """Whether the label varies enough among `people` for a probe of it."""
     values = [value for row in people.conditions if (value := row.get(name)) is not None]
     return bool(values) and worth_it(values, [str(place) for place in range(len(values))])
 
 
-def _coded(target: Continuous | Categorical, people: People) -> np.ndarray:
+def coded(target: Continuous | Categorical, people: People) -> np.ndarray:
     """(n, k) numbers of those who have the label, or indicators of its levels."""
     values = [value for row in people.conditions if (value := row.get(target.name)) is not None]
     if isinstance(target, Categorical):
@@ -146,15 +147,19 @@ def _first_scans(patients: Sequence[Patient], most: int) -> People:
 
 def _public(model: Brain, count: int, seed: int) -> People:
     found = list(phantoms(model.preset, count, seed, Hospital(name="public")))
-    public = template(model.preset)
     rows: list[Mapping[str, Condition]] = [
         {
             "age": truth.age, "sex": truth.sex, "diagnosis": truth.diagnosis, "modality": "T1w", "lesions": truth.lesions_ml,
-            "ventricles": measure(volume, public, model.preset.spacing_mm).ventricles_ml,
+            **_measures(volume, model),
         }
         for volume, truth in found
     ]  # fmt: skip
     return People(torch.stack([volume for volume, _ in found]), tuple(rows))
+
+
+def _measures(volume: Tensor, model: Brain) -> dict[str, float]:
+    measured = asdict(measure(volume, template(model.preset), model.preset.spacing_mm))
+    return {name.removesuffix("_ml"): value for name, value in measured.items()}
 
 
 def told(found: Sequence[Row]) -> list[str]:

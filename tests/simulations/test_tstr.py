@@ -30,7 +30,7 @@ def deaf() -> Brain:
 @pytest.mark.slow
 def test_a_generator_that_does_not_listen_teaches_nothing(prior: Brain, tmp_path: Path) -> None:
     training, tested = tstr.of_phantoms(prior, 32, 32)
-    found = tstr.rows({"prior": prior, "deaf": deaf()}, prior, training, tested, 3, 1.0, lambda _: None)
+    found = tstr.rows({"prior": prior, "deaf": deaf()}, prior, training, tested, 2, 1.0, lambda _: None)
     table = {(row.arm, row.target, row.features): row for row in found}
     assert {"age", "sex", "ventricles"} <= {row.target for row in found}
     assert "modality" not in {row.target for row in found}, "one level only"
