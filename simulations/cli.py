@@ -178,6 +178,77 @@ def swap(
 
 
 @app.command()
+def control(
+    finished: Annotated[Path | None, typer.Option("--run", help="A finished run; none: the shipped prior.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for control.json and control.png.")] = None,
+    people: Annotated[int, typer.Option(min=8, help="Generated people of each column.")] = 96,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    weight: Annotated[list[str] | None, typer.Option(help="variable=WEIGHT, guidance of one; none: 1.")] = None,
+) -> None:
+    """What was asked of generated people against what is measured on them, for every variable there is a measure of."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.prior import SHIPPED, load_prior, read_prior
+    from server.release.stages import finished_run
+    from simulations import control as controlling
+
+    model = finished_run(finished, load_prior)[1] if finished else read_prior(SHIPPED / "tiny.safetensors")
+    found = controlling.controls(model, people, steps, controlling.weights(weight or []), console.note)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        controlling.write(found, out / "control.json")
+        write_atomically(out / "control.png", controlling.picture(found))
+    console.show("\n".join(controlling.told(found)))
+
+
+@app.command()
+def locality(
+    out: Annotated[Path, typer.Option(help="PNG to write: before, after, difference.")],
+    token: Annotated[int | None, typer.Option(help="Which to edit; none: the one in the middle.")] = None,
+    levels: Annotated[int, typer.Option(min=2, help="Of each digit of a token.")] = 15,
+    seed: Annotated[int, typer.Option(min=0, help="Of the synthetic person.")] = 1,
+) -> None:
+    """Edit one discrete token of a synthetic person: where does it show? A picture, and numbers over many tokens."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import locality as places
+
+    model = read_prior(SHIPPED / "tiny.safetensors")
+    latents = places.person(model, seed, 12)
+    one = places.edited(model, latents, places.middle(model) if token is None else token, levels)
+    write_atomically(out, places.picture(model, one))
+    console.show("\n".join(places.told(one, places.many(model, latents, levels))))
+
+
+@app.command()
+def tstr(
+    finished: Annotated[Path | None, typer.Option("--run", help="A finished run; none: the prior and phantoms.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
+    people: Annotated[int, typer.Option(min=16, help="Most real training patients, and as many generated.")] = 320,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR, if the run's sites are not phantoms.")] = None,
+) -> None:
+    """Train on synthetic, test on real: what generated people teach a probe, beside as many real ones."""
+    from braing3n_core.prior import SHIPPED, load_prior, read_prior
+    from braing3n_core.settings import Settings, folders
+    from server.release.stages import finished_run
+    from simulations import tstr as transfers
+
+    if finished is None:
+        public = read_prior(SHIPPED / "tiny.safetensors")
+        arms, (training, tested) = {"prior": public}, transfers.of_phantoms(public, people, people)
+        found = transfers.rows(arms, public, training, tested, steps, 1.0, console.note)
+    else:
+        plan, model = finished_run(finished, load_prior)
+        public, settings = load_prior(plan), Settings(plan, finished.expanduser().absolute(), folders(plan, data or []))
+        training, tested = transfers.of_run(settings, people)
+        arms = {"prior": public, "trained": model}
+        found = transfers.rows(arms, public, training, tested, steps, plan.release.weights, console.note)
+    if out:
+        transfers.write(found, out)
+    console.show("\n".join(transfers.told(found)))
+
+
+@app.command()
 def audit(
     recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/demo.toml.")],
     finished: Annotated[Path | None, typer.Option("--run", help="Output folder of its run: who was in it?")] = None,

@@ -86,7 +86,7 @@ def benchmark(plan: TrainingPlan, model: Brain, people: People, say: Say) -> lis
         known = np.array([value is not None for value in values])
         chosen = [value for value in values if value is not None]
         names = [name for name, keep in zip(people.names, known, strict=True) if keep]
-        if not _worth_it(chosen, names):
+        if not worth_it(chosen, names):
             say(f"{target}: too few people or nothing to tell apart")
             continue
         unit = next((getattr(v, "unit", "accuracy") for v in plan.variables if v.name == target), "accuracy")
@@ -95,7 +95,8 @@ def benchmark(plan: TrainingPlan, model: Brain, people: People, say: Say) -> lis
     return scores
 
 
-def _worth_it(values: Sequence[Condition], names: Sequence[str]) -> bool:
+def worth_it(values: Sequence[Condition], names: Sequence[str]) -> bool:
+    """Whether enough people have a value, and their values differ enough, for a probe to have something to learn."""
     if len(set(names)) < 2 * FOLDS:
         return False
     if not isinstance(values[0], str):

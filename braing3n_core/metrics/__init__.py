@@ -1,7 +1,8 @@
 """Numbers that say how good a synthetic volume is. Each refuses NaN by name, so a missing number never looks like a score.
 
 images: two volumes against each other. distributions: two sets of people. anatomy: their organs. copies: training patients
-come back. control: asked against measured. probes: what a linear map reads from features. intervals: how sure, and what real
+come back. control: asked against measured. probes: what a linear map reads from features. transfer: what generated people teach
+a probe. intervals: how sure, and what real
 against real scores.
 """
 
@@ -12,11 +13,13 @@ from braing3n_core.metrics.distributions import Manifold, frechet, kid, manifold
 from braing3n_core.metrics.images import brain_mask_of, dice, mean_pairwise_ms_ssim, ms_ssim, psnr, signal_outside, ssim
 from braing3n_core.metrics.intervals import Compared, against_real, bootstrap_interval
 from braing3n_core.metrics.probes import cross_validated, deal, one_hot, ridge
+from braing3n_core.metrics.transfer import Taught, taught
 
 __all__ = [
     "Compared",
     "Manifold",
     "Plausibility",
+    "Taught",
     "against_real",
     "bootstrap_interval",
     "brain_mask_of",
@@ -39,5 +42,6 @@ __all__ = [
     "signal_outside",
     "ssim",
     "swap_effects",
+    "taught",
     "wasserstein",
 ]
