@@ -24,12 +24,21 @@ class SecureSum(Frozen):
 
     `fallback_epsilon` is the most that a patient spends, over everything in the plan, against the server and ALL other sites
     working together: each site's own share of the noise, and nothing else, must be worth that much.
+
+    A sum that could not be opened is paid for and lost. `spare` rounds of each stage are calibrated and counted with the
+    others, so that as many may be taken again; those that nobody needed are not spent.
     """
 
     fallback_epsilon: PositiveFloat
     dropped: NonNegativeInt                # sites that may be missing when a round closes
     colluding: NonNegativeInt              # other sites that may work with the server, or for themselves
     grid: Annotated[int, Field(ge=2**8, le=2**20)] = 2**14    # whole numbers in one clipping bound
+    spare: NonNegativeInt = 0              # rounds of each stage, beyond those planned
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A plan without spare rounds keeps the digest it had."""
+        return {key: value for key, value in handler(self).items() if key != "spare" or value}
 
 
 class Privacy(Frozen):
@@ -74,6 +83,11 @@ class Privacy(Frozen):
     def training(self) -> float:
         """Epsilon that the stages may spend together: the budget without what the vote is to cost."""
         return self.epsilon - self.vote_epsilon * self.vote_rounds
+
+    @property
+    def spare(self) -> int:
+        """Rounds of each stage that may be paid for beyond those planned, in place of failed secure sums."""
+        return self.secure_sum.spare if self.secure_sum else 0
 
     @property
     def private(self) -> bool:

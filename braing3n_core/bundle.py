@@ -17,8 +17,8 @@ from braing3n_core.settings import DEFAULTS
 _ALLOWED = frozenset({"README.md", "pyproject.toml"})        # and .info/, Flower's own list of what is inside
 
 
-def write_app(folder: Path) -> Path:
-    """A Flower app without code: both apps are the installed packages. Returns its folder."""
+def write_app(folder: Path, server: str = "server.app:app", client: str = "client.app:app") -> Path:
+    """A Flower app without code: both apps are installed modules, ours or a comparison's. Returns its folder."""
     about = metadata("braing3n")
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(f"{about['Summary']}\n\nNo code in here: every node runs the packages it installed.\n")
@@ -27,7 +27,7 @@ def write_app(folder: Path) -> Path:
         "[project]", 'name = "braing3n"', f'version = "{about["Version"]}"', f"description = {json.dumps(about['Summary'])}",
         'license = "Apache-2.0"', "dependencies = []",
         "[tool.flwr.app]", 'publisher = "braing3n"', 'fab-include = ["README.md"]',
-        "[tool.flwr.app.components]", 'serverapp = "server.app:app"', 'clientapp = "client.app:app"',
+        "[tool.flwr.app.components]", f'serverapp = "{server}"', f'clientapp = "{client}"',
         "[tool.flwr.app.config]", *toml_lines(DEFAULTS),
     ]  # fmt: skip
     (folder / "pyproject.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")

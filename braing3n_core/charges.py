@@ -22,6 +22,8 @@ Rows = tuple[tuple[float, int, float], ...]                  # sample rate, step
 def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
     """What one round of each stage costs, and the census, such that all rounds and one census spend what is kept for them.
 
+    With spare rounds for failed secure sums, all of those are among them.
+
     `sizes`: how many numbers each stage trains (protocol.initial_values). Raises PlanRefused if secure sums of that size
     cannot be taken.
     """
@@ -84,9 +86,9 @@ def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
 
 
 def everything(plan: TrainingPlan, sizes: Sequence[int]) -> list[Event]:
-    """All that the plan charges if no round has to be taken twice, census and votes among it."""
+    """All that the plan may charge: every round, spare ones for secure sums that fail, census and votes."""
     once = charges(plan, sizes)
-    rounds: list[Event] = [once[stage.name] for stage in plan.stages for _ in range(stage.rounds)]
+    rounds: list[Event] = [once[stage.name] for stage in plan.stages for _ in range(stage.rounds + plan.privacy.spare)]
     return [*rounds, *([once[CENSUS_STAGE]] if plan.census else []), *votes(plan)]
 
 
@@ -103,7 +105,8 @@ def refuse_weak_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> None:
 
 
 def _rows(plan: TrainingPlan) -> Rows:
-    return tuple((stage.sample_rate, stage.rounds * stage.local_steps, stage.share) for stage in plan.stages)
+    spare = plan.privacy.spare
+    return tuple((stage.sample_rate, (stage.rounds + spare) * stage.local_steps, stage.share) for stage in plan.stages)
 
 
 @lru_cache(maxsize=64)

@@ -59,6 +59,7 @@ class Review:
     mechanism: str
     delta: float
     leaves: tuple[Leaves, ...]
+    spare: int                                               # of each stage's messages: in place of sums that failed
     counted: tuple[str, ...]                                 # variables whose noisy counts leave once; none: no census
     counts: int                                              # in all
     votes: int                                               # rounds of the vote on copies
@@ -98,8 +99,10 @@ def review(site: SiteFile, path: Path) -> Review:
         mechanism=plan.privacy.mechanism,
         delta=delta,
         leaves=tuple(
-            Leaves(stage.name, stage.trainable, stage.rounds, size) for stage, size in zip(plan.stages, sizes, strict=True)
+            Leaves(stage.name, stage.trainable, stage.rounds + plan.privacy.spare, size)
+            for stage, size in zip(plan.stages, sizes, strict=True)
         ),
+        spare=plan.privacy.spare,
         counted=tuple(variable.name for variable in counted_variables(plan)) if plan.census else (),
         counts=sum(bins(plan)) if plan.census else 0,
         votes=len(votes(plan)),
@@ -134,6 +137,8 @@ def in_words(found: Review) -> Iterator[str]:
     yield f"what leaves {found.site}, each a noised sum over many patients ({found.mechanism}){hidden}:"
     for row in found.leaves:
         yield f"  {row.stage:<10} {row.messages} messages of {row.numbers} numbers ({row.trainable}), {row.megabytes:.2f} MB"
+    if found.spare:
+        yield f"  {found.spare} of each are spare: asked for only if a sum could not be opened, which is paid and lost"
     if hidden:
         yield "  with each of them public keys, sealed letters and shares of random secrets, made of nothing about patients"
     if found.counted:

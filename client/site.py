@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import torch
@@ -246,7 +247,12 @@ class Site:
     def _trained(self, model: Brain, stage: Stage, event: Charged, request: Request) -> np.ndarray:
         randomness, generator = self._randomness(event, request)
         patients = self.patients_at(model, stage, request.values)
-        return train_round(model, stage, patients, self._declared, event, randomness, generator)
+        began = monotonic()
+        changed = train_round(model, stage, patients, self._declared, event, randomness, generator)
+        # How long it took depends on the patients: for the site's own eyes.
+        trained = {"stage": stage.name, "round": request.round, "seconds": round(monotonic() - began, 2)}
+        journal(self.folder, "trained", trained)
+        return changed
 
     def patients_at(self, model: Brain, stage: Stage, values: np.ndarray) -> list[Prepared]:
         """Training patients as the stage sees them, kept as long as the earlier stages' tensors stay the same."""

@@ -21,7 +21,7 @@ class PlanState:
     study: str
     runs: bool                                               # a request for it would be worked on
     why: str                                                 # why not, if not
-    rounds: int                                              # of the plan
+    rounds: int                                              # of the plan, spare ones too
     paid: int                                                # rounds charged so far
 
 
@@ -70,7 +70,8 @@ def in_words(found: SiteStatus) -> Iterator[str]:
 def _state(digest: str, found: Agreement | Exception, paid: int) -> PlanState:
     if isinstance(found, Exception):
         return PlanState(digest, "", runs=False, why=str(found), rounds=0, paid=paid)
-    return PlanState(digest, found.plan.study, True, "", sum(stage.rounds for stage in found.plan.stages), paid)
+    rounds = sum(stage.rounds + found.plan.privacy.spare for stage in found.plan.stages)
+    return PlanState(digest, found.plan.study, True, "", rounds, paid)
 
 
 def _last(site: SiteFile) -> dict[str, object]:

@@ -6,6 +6,7 @@ All of it is in rounds.jsonl or run.json too; neither file is released, and a di
 from __future__ import annotations
 
 import contextlib
+import resource
 import time
 from collections.abc import Mapping
 from itertools import takewhile
@@ -26,8 +27,8 @@ def begun(plan: TrainingPlan, out: Path, stage: int, rounds: int) -> None:
 
 
 def round_closed(plan: TrainingPlan, out: Path, row: Mapping[str, object]) -> None:
-    """A round ended; `row` is its line of rounds.jsonl."""
-    journal(out, "round", row)
+    """A round ended; `row` is its line of rounds.jsonl. The journal has the most memory that this process held so far, too."""
+    journal(out, "round", {**row, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)})
     step = _step(plan, str(row["stage"]), int(str(row["round"])))
     with contextlib.suppress(OSError):
         append_scalars(out / SCALARS / FILE, time.time(), step, scalars_of(row))

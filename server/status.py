@@ -21,6 +21,7 @@ from server.consortium import Consortium
 from server.finish import Row, read_rounds
 from server.lock import is_held
 from server.serve import Link
+from server.sum_round import lost_sums
 
 PAGE = "status.html"
 _BETWEEN_S = 5.0                                             # the page reloads as often
@@ -57,6 +58,8 @@ class RunState:
     rounds: int
     megabytes: float                                         # one update, 10^6 bytes; each site sends it once a round
     minutes_left: float                                      # NaN: not known yet
+    lost: int                                                # secure sums that sites paid for and nobody could open
+    spare: int                                               # rounds of each stage that the plan has in their place
     sites: tuple[SiteState, ...]
 
 
@@ -88,6 +91,8 @@ def in_words(found: ConsortiumStatus) -> Iterator[str]:
         left = "" if math.isnan(run.minutes_left) else f", about {run.minutes_left:.0f} min left"
         where = f"{run.closed} of {run.rounds} rounds{left}, {run.megabytes:.3g} MB a site and round"
         yield f"{run.study} ({run.plan[:12]}) {run.state}: {where}{f'; {run.why}' if run.why else ''}"
+        if run.lost:
+            yield f"  {run.lost} secure sums were paid and lost; the plan has {run.spare} spare rounds a stage in their place"
         for site in run.sites:
             yield f"  {site.site:<12} {site.last}, {site.replied} replies, epsilon {site.spent:.3g} of {site.agreed:g}"
 
@@ -120,7 +125,8 @@ def _run(folder: Path) -> RunState:
     return RunState(
         study=plan.study, plan=plan.digest, state=state, why=why, stage=str(last.get("stage", "")),
         round=_whole(last.get("round")), closed=len(rows), rounds=total, megabytes=_megabytes(last),
-        minutes_left=_minutes_left(folder, total - len(rows)) if state == "running" else math.nan, sites=sites,
+        minutes_left=_minutes_left(folder, total - len(rows)) if state == "running" else math.nan,
+        lost=len(lost_sums(folder / "checkpoints")), spare=plan.privacy.spare, sites=sites,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """Rounds whose sites hide their numbers in a secure sum: asked for step by step, and again with fresh keys where that helps.
 
 What is known of the open sum is in <checkpoints>/open-sum.safetensors, from before its keys are asked for: no attempt has the
-number of another, and a run cut short after sites have paid goes on with what they paid for.
+number of another, and a run cut short after sites have paid goes on with what they paid for. Sums that were paid and lost are
+in <checkpoints>/lost-sums.jsonl; a plan may have spare rounds in their place.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch
 
 from braing3n_core.charges import terms
 from braing3n_core.errors import IntegrityError, ReplyRefused
+from braing3n_core.files import write_atomically
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.state import load, save
 from privacy.egress import RefusalCode
-from privacy.errors import SumRefused
+from privacy.errors import BudgetExhausted, SumRefused
 from privacy.secure_sum import Terms
 from server.coordinator import FOR_GOOD, Coordinator, spent_by
 from server.summing import Summing
@@ -30,12 +32,25 @@ if TYPE_CHECKING:
     from server.conduct import Progress, Reply, Sites
 
 _FILE: Final = "open-sum.safetensors"
+_LOST: Final = "lost-sums.jsonl"
 _ENDS: Final = {RefusalCode.SUM_REFUSED, RefusalCode.STALE_REQUEST, *FOR_GOOD}       # after other words it is asked again
 _ATTEMPTS: Final = 3                                         # at one round, in one session: each may cost the sites a round
 
 
 def summed_round(run: Coordinator, sites: Sites, progress: Progress, folder: Path) -> int:
     """Bring the open round to where it can close, or raise what keeps it from that; how many messages went to and fro."""
+    try:
+        return _attempts(run, sites, progress, folder)
+    except BudgetExhausted as error:
+        if not (lost := len(lost_sums(folder))):
+            raise
+        raise BudgetExhausted(
+            f"{error}; {lost} secure sums were paid and lost, and a plan with spare = {lost + run.plan.privacy.spare} in "
+            "[privacy.secure_sum] has rounds in their place"
+        ) from error
+
+
+def _attempts(run: Coordinator, sites: Sites, progress: Progress, folder: Path) -> int:
     messages, summing = 0, _paid_for(run, folder)
     for _ in range(_ATTEMPTS):
         summing = summing or _begun(run, folder)
@@ -43,11 +58,29 @@ def summed_round(run: Coordinator, sites: Sites, progress: Progress, folder: Pat
         if summing.done:
             run.accept_sum(_opened(run, summing, folder), sorted(summing.arrived))
             return messages
+        _lose(run, summing, folder)
         progress.line(f"{run.stage.name}: this sum cannot be opened any more; another one, with fresh keys")
         run.forget_refusals()
         summing = None
     run.need_quorum(0, f"stayed in one of {_ATTEMPTS} sums")
     return messages
+
+
+def lost_sums(folder: Path) -> list[dict[str, object]]:
+    """Sums that sites paid for and nobody could open, in the order in which they were lost: stage, round, attempt, paid."""
+    path = folder / _LOST
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _lose(run: Coordinator, summing: Summing, folder: Path) -> None:
+    """Write down that this attempt is lost, if anybody's numbers have come: before that it cost nobody anything."""
+    lost = {"stage": run.stage.name, "round": run.state.rounds + 1, "attempt": summing.attempt, "paid": sorted(summing.arrived)}
+    known = lost_sums(folder)
+    if not summing.arrived or lost in known:                 # a run that is taken up loses its last sum again
+        return
+    text = "".join(json.dumps(line) + "\n" for line in [*known, lost])
+    write_atomically(folder / _LOST, text.encode())
 
 
 def _through(run: Coordinator, summing: Summing, sites: Sites, progress: Progress, folder: Path) -> int:
@@ -132,6 +165,7 @@ def _opened(run: Coordinator, summing: Summing, folder: Path) -> np.ndarray:
         total = summing.total()
         refuse_implausible(total, summing.terms)
     except SumRefused as error:
+        _lose(run, summing, folder)
         _keep(run, _fresh(run, summing.attempt), folder)     # never taken up: the next one has a number of its own
         raise IntegrityError(
             f"the secure sum over {', '.join(sorted(summing.arrived))} was spoiled by one of them or on the way ({error}); "

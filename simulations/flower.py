@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -20,10 +20,11 @@ from braing3n_core.errors import INTERRUPTED, UNEXPECTED, Braing3nError
 from braing3n_core.flower_process import Process, Say, answers, end_all, environment, follow, free_port, start
 
 Config = Mapping[str, str | int | float]
+OURS = ("server.app:app", "client.app:app")                  # the apps of a run: the server's, the sites'
 _START_S = 60.0                                              # for the daemon to answer
 
 
-def run(config: Config, out: Path, sites: int, say: Say) -> int:
+def run(config: Config, out: Path, sites: int, say: Say, apps: Sequence[str] = OURS) -> int:
     """Run the federation of `sites` sites with these run-config keys; `out` is their out-dir. Returns the documented exit code.
 
     Everything Flower and Ray say goes to <out>/flower.log; `say` gets our lines alone. Whatever happens, no process of the
@@ -39,7 +40,7 @@ def run(config: Config, out: Path, sites: int, say: Say) -> int:
                 started.append(_daemon(place, seen, log))
                 say("starting Flower")
                 _until_it_answers(place, started[0])
-                started.append(_submit(place, config, sites, seen))
+                started.append(_submit(place, config, sites, seen, apps))
                 follow(started[1], log, say, (out / "run.json").exists, "waiting for Flower and Ray")
             return _verdict(out, say)
         except KeyboardInterrupt:
@@ -72,12 +73,12 @@ def _until_it_answers(place: Path, process: Process) -> None:
         time.sleep(0.2)
 
 
-def _submit(place: Path, config: Config, sites: int, seen: dict[str, str]) -> Process:
+def _submit(place: Path, config: Config, sites: int, seen: dict[str, str], apps: Sequence[str]) -> Process:
     """Hand the run to the daemon; the process that streams its log."""
     (place / "run.toml").write_text("\n".join(toml_lines(config)) + "\n", encoding="utf-8")
     workers = min(sites, os.cpu_count() or 1)
     resources = f"num-supernodes={sites} client-resources-num-cpus=1 init-args-num-cpus={workers}"
-    words = ["flwr", "run", str(write_app(place / "app")), "here", "--stream", "--run-config", str(place / "run.toml")]
+    words = ["flwr", "run", str(write_app(place / "app", *apps)), "here", "--stream", "--run-config", str(place / "run.toml")]
     return start([*words, "--federation-config", resources], place / "empty", seen, subprocess.PIPE)
 
 

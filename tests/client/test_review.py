@@ -134,6 +134,17 @@ def test_a_secure_sum_is_told_with_whom_it_protects_from_and_what_is_left_withou
         assert needed in said, needed
 
 
+def test_spare_rounds_are_told_and_counted_as_spent(sums: Study) -> None:
+    rests_on = SUMS.privacy.secure_sum
+    assert rests_on is not None
+    spare = SUMS.privacy.model_copy(update={"secure_sum": rests_on.model_copy(update={"spare": 2})})
+    without, found = review(sums.site, sums.sent()), review(sums.site, sums.sent(sums.agreement(SUMS.but(privacy=spare))))
+    assert [row.messages for row in found.leaves] == [row.messages + 2 for row in without.leaves]
+    assert 0.97 * 4 <= found.alone <= 4, "all of the agreed epsilon, the spare rounds' too"
+    assert "2 of each are spare" in "\n".join(in_words(found))
+    assert "spare" not in "\n".join(in_words(without))
+
+
 def test_local_noise_is_told_as_a_protection_against_everybody(one: Study) -> None:
     found = review(one.site, one.sent())
     assert found.alone_fallback == found.alone

@@ -63,6 +63,7 @@ def test_a_run_leaves_a_journal_and_scalars_over_all_stages(tmp_path: Path) -> N
     assert [line["event"] for line in lines] == ["begun", "round", "taken up", "ended"]
     before = sum(stage.rounds for stage in PLAN.stages[: [stage.name for stage in PLAN.stages].index("generator")])
     assert (lines[1]["epsilon"]["south"], lines[2]["closed"], lines[3]["exit_code"]) == ("infinite", before + 1, 7)
+    assert lines[1]["peak_mb"] > 10, "of this very process, 10^6 bytes"
     event = records(tmp_path / "tensorboard" / FILE)[1]
     assert event[9:11] == bytes((2 << 3, before + 1)), "the step, counted over all stages"
 

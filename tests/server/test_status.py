@@ -81,6 +81,18 @@ def test_a_round_that_a_crash_closed_twice_counts_once(consortium: Consortium) -
     assert status(consortium).runs[0].closed == 2
 
 
+def test_sums_that_were_paid_and_lost_are_told(consortium: Consortium) -> None:
+    out = wrote(consortium, row(1))
+    assert status(consortium).runs[0].lost == 0
+    (out / "checkpoints").mkdir()
+    lost = [{"stage": "decoder", "round": 1, "attempt": attempt, "paid": ["north"]} for attempt in (1, 2)]
+    (out / "checkpoints" / "lost-sums.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
+    found = status(consortium)
+    assert json.loads(found.as_json())["runs"][0]["lost"] == 2
+    assert "2 secure sums were paid and lost; the plan has 0 spare rounds" in "\n".join(in_words(found))
+    assert "2 secure sums were paid and lost" in write_page(consortium).read_text()
+
+
 def test_an_infinite_epsilon_is_told_as_such(consortium: Consortium) -> None:
     wrote(consortium, row(1, epsilon={"north": "infinite"}))
     found = status(consortium)

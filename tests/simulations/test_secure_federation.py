@@ -115,20 +115,77 @@ def test_a_server_that_dies_in_any_step_takes_the_round_up_and_nobody_pays_twice
     assert {spent(tmp_path, name)[0] for name in NAMES} == {2}
 
 
+def forgetful(out: Path) -> Tamper:
+    """East loses what it knows of the first sum, after its letters: the others pay, and nobody can open their sum."""
+
+    def tamper(request: Request, reply: Reply) -> Reply | None:
+        part = request.part
+        if part is not None and (reply[0], part.step, part.attempt, request.round) == ("east", "letters", 1, 1):
+            (kept,) = (out / "sites" / "east" / "sums").iterdir()
+            kept.unlink()
+        return reply
+
+    return tamper
+
+
 def test_a_site_that_lost_what_it_knew_of_a_sum_ends_the_attempt_and_another_is_paid(tmp_path: Path) -> None:
     """Its numbers are in nobody's sum: the others have paid for theirs, and a round more than planned is over the budget."""
+    plan = summed(stages=[stage("decoder", "group:style", local_steps=1, share=1.0, rounds=1)])
+    cheap = {"epsilon": 40.0, "secure_sum": {"fallback_epsilon": 99.0, "dropped": 0, "colluding": 1}}
+    with pytest.raises(BudgetExhausted, match=r"have no budget.*1 secure sums were paid and lost, and a plan with spare = 1"):
+        trained(plan.but(privacy=plan.privacy.model_dump() | cheap), tmp_path, forgetful(tmp_path))
+    assert [spent(tmp_path, name)[0] for name in NAMES] == [1, 1, 0]
+    assert module.lost_sums(tmp_path / "checkpoints") == [
+        {"stage": "decoder", "round": 1, "attempt": 1, "paid": ["north", "south"]}
+    ]
 
-    def forgetful(request: Request, reply: Reply) -> Reply | None:
-        if request.part is not None and (reply[0], request.part.step, request.part.attempt) == ("east", "letters", 1):
+
+def spared(plan: TrainingPlan, spare: int) -> TrainingPlan:
+    rests_on = plan.privacy.secure_sum
+    assert rests_on is not None
+    return plan.but(privacy=plan.privacy.model_copy(update={"secure_sum": rests_on.model_copy(update={"spare": spare})}))
+
+
+def test_a_spare_round_takes_the_place_of_a_sum_that_was_lost_and_the_budget_holds(tmp_path: Path) -> None:
+    """Without it the second round would find no budget: calibration knew of no third charge."""
+    with pytest.raises(BudgetExhausted):
+        trained(PLAN, tmp_path / "none", forgetful(tmp_path / "none"))
+    rows = trained(spared(PLAN, 1), tmp_path / "one", forgetful(tmp_path / "one"))
+    assert [row["replied"] for row in rows] == [sorted(NAMES)] * 2
+    for name, paid in zip(NAMES, (3, 3, 2), strict=True):
+        rounds, epsilon, alone = spent(tmp_path / "one", name)
+        assert (rounds, rows[-1]["epsilon"][name]) == (paid, epsilon)
+        assert epsilon <= 4 < alone <= 12
+    assert spent(tmp_path / "one", "north")[1] >= 0.97 * 4, "of the agreed epsilon, the spare round and all"
+    assert len(module.lost_sums(tmp_path / "one" / "checkpoints")) == 1
+
+
+def test_a_spare_round_that_nobody_needed_is_not_spent(tmp_path: Path) -> None:
+    trained(spared(PLAN, 2), tmp_path)
+    assert {spent(tmp_path, name)[0] for name in NAMES} == {2}
+    assert all(spent(tmp_path, name)[1] < 0.9 * 4 for name in NAMES), "noise for four rounds, charged for two"
+    assert module.lost_sums(tmp_path / "checkpoints") == []
+
+
+def test_a_plan_with_as_many_spare_rounds_as_failures_is_no_licence_for_more(tmp_path: Path) -> None:
+    def ever(request: Request, reply: Reply) -> Reply | None:
+        if request.part is not None and (reply[0], request.part.step) == ("east", "letters"):
             (kept,) = (tmp_path / "sites" / "east" / "sums").iterdir()
             kept.unlink()
         return reply
 
-    plan = summed(stages=[stage("decoder", "group:style", local_steps=1, share=1.0, rounds=1)])
-    cheap = {"epsilon": 40.0, "secure_sum": {"fallback_epsilon": 99.0, "dropped": 0, "colluding": 1}}
-    with pytest.raises(BudgetExhausted, match="have no budget"):
-        trained(plan.but(privacy=plan.privacy.model_dump() | cheap), tmp_path, forgetful)
-    assert [spent(tmp_path, name)[0] for name in NAMES] == [1, 1, 0]
+    with pytest.raises(WaitingForSites, match="0 of 3 sites stayed in one of 3 sums"):
+        trained(spared(PLAN, 1), tmp_path, ever)
+    with pytest.raises(BudgetExhausted, match="3 secure sums were paid and lost, and a plan with spare = 4"):
+        trained(spared(PLAN, 1), tmp_path, ever)
+    assert [spent(tmp_path, name)[0] for name in NAMES] == [3, 3, 0]
+    assert all(spent(tmp_path, name)[1] <= 4 for name in NAMES)
+
+
+def test_spare_rounds_are_in_the_digest_and_a_plan_without_them_keeps_its_own() -> None:
+    assert spared(PLAN, 0).digest == PLAN.digest != spared(PLAN, 1).digest
+    assert "spare" not in PLAN.canonical()
+    assert TrainingPlan.from_json(spared(PLAN, 1).canonical()) == spared(PLAN, 1)
 
 
 def test_numbers_that_a_network_changed_stop_the_run_and_change_nothing(tmp_path: Path) -> None:
