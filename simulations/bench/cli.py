@@ -99,13 +99,18 @@ def server(
     megabytes: Annotated[float, typer.Option(min=0.001, help="One update, 10^6 bytes.")] = 16.0,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     median: Annotated[bool, typer.Option("--median", help="Take the median, which holds every update, not the mean.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Whole runs behind Flower instead, with training, in this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Memory and time of the server's side of a round as sites become many: it should hold sums, not sites."""
     from braing3n_core.plan import Aggregate, TrainingPlan
-    from simulations.bench import serving
+    from simulations.bench import crowd, serving
 
     plan = TrainingPlan.load(Path(__file__).parents[1] / "recipes" / "smoke.toml")
+    if out is not None:
+        runs = crowd.bench(plan, sites or [3, 10, 30], rounds, out.expanduser().absolute(), console.note)
+        console.show(crowd.as_json(runs) if as_json else "\n".join(crowd.told(runs)))
+        return
     rule = Aggregate(rule="median") if median else None
     rows = serving.bench(plan, sites or [3, 10, 30], megabytes, rounds, rule, console.note)
     console.show(serving.as_json(rows) if as_json else "\n".join(serving.told(rows)))
