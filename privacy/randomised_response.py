@@ -62,6 +62,7 @@ def randomise(counted: Tally, event: RandomisedResponse, randomness: Randomness)
     |---------|---------------------|-----------------------------------------------------|
     | 2       | 11.9 %              | 32 %                                                |
     | 3       | 4.7 %               | 14 %                                                |
+    | 3.5     | 2.9 %               | 9 %                                                 |
     | 4       | 1.8 %               | 5 %                                                 |
     """
     if event.replayable != randomness.replayable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,14 +11,16 @@ from torch import Tensor
 from braing3n_core.data.cohort import Patient, Scan
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.models.presets import PRESETS
-from braing3n_core.plan import Hospital
+from braing3n_core.plan import Hospital, TrainingPlan
 from client.vote import Ballot, votes_of
+from privacy.randomised_response import flip_probability
 from server.release.calibrate import KINDS, planted, shipped
 from server.release.policy import Policy
 
 PRESET = PRESETS["tiny"]
 THRESHOLD = Policy.load().rules.copies.threshold
 PATIENTS = 20
+DEMO = Path(__file__).parents[2] / "simulations" / "recipes" / "demo.toml"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,8 @@ def test_the_shipped_numbers_are_for_the_shipped_threshold_and_good_enough() -> 
     assert all(part >= 0.95 for part in reference.caught.values())
     assert reference.false_alarm <= 1e-3
     assert sum(reference.pairs) == reference.people * reference.others
+
+
+def test_the_demo_drops_nineteen_copies_in_twenty_after_its_sites_answers_were_flipped() -> None:
+    lost = flip_probability(TrainingPlan.load(DEMO).privacy.vote_epsilon)
+    assert all(part * (1 - lost) >= 0.95 for part in shipped().caught.values())
