@@ -160,20 +160,18 @@ _Plan = Annotated[Path, typer.Option(help="The plan, as TOML or as a run's plan.
 @app.command()
 def vote(
     candidates: Annotated[Path, typer.Argument(help="Folder of candidates from the consortium.")],
-    plan: _Plan,
-    site_name: _Name,
-    folder: _Folder,
-    bids: Annotated[Path, typer.Option(help="The site's scans.")],
+    plan: Plan,
     out: _Out,
+    folder: Folder = Path(),
     number: Annotated[int, typer.Option("--round", min=1, max=2)] = 1,
+    as_json: Json = False,
 ) -> None:
-    """Vote against candidates that are too much like a patient: noisy bits, paid for in the ledger before a scan is read."""
-    from braing3n_core.settings import read_plan
-    from client.release import vote as cast_vote
-    from client.site import Site
+    """Vote, under an approved plan, against candidates too much like a patient: noisy bits, paid for before a scan is read."""
+    from client.release import vote as voted
+    from client.site_file import SiteFile
 
-    cast_vote(Site(site_name, read_plan(plan), folder, bids), candidates, number, out)
-    console.show(f"voted: {out}")
+    voted(SiteFile.load(folder), plan, candidates, number, out)
+    console.show(json.dumps({"vote": str(out)}) if as_json else f"voted: {out}")
 
 
 @app.command()

@@ -19,7 +19,12 @@ from client.vote import Ballot
 from privacy.signing import SigningKey
 
 
-def vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
+def vote(site: SiteFile, plan: Path, candidates: Path, round_: int, out: Path) -> None:
+    """`cast_vote` under an approved plan, within the policy's limit. Raises PlanRefused if it is not approved here."""
+    cast_vote(_under(site, plan), candidates, round_, out)
+
+
+def cast_vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
     """Vote on the candidates in a folder and write the noisy bits. Raises GateBlocked, with the code, if the site refuses."""
     asked = read_candidates(candidates)
     header = dict(site.vote(Ballot(asked.plan, round_, asked.volumes, asked.threshold)).header)
@@ -30,8 +35,7 @@ def vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
 
 def tell_census(site: SiteFile, plan: Path, out: Path) -> None:
     """Write this site's noisy census of an approved plan. Raises GateBlocked, with the code, if the site refuses."""
-    agreed = approved(site, read_agreement(site, plan).plan.digest).plan
-    header = dict(Site(site.name, agreed, site.folder, site.data, site.policy.epsilon).census().header)
+    header = dict(_under(site, plan).census().header)
     if header.get("kind") != "census":
         raise GateBlocked(f"no census was told: {header.get('code')}; {site.folder / 'site.log'} says why")
     _write(out, header)
@@ -63,6 +67,12 @@ def approve_release(
             f"only what somebody looked at and rates acceptable is approved, not {check.rating!r}; look at the images first"
         )
     _write(out, approve(release, site_folder, name, key, check, with_generator))
+
+
+def _under(site: SiteFile, plan: Path) -> Site:
+    """The site under a plan that it approved, which may spend no more than its own policy allows."""
+    agreed = approved(site, read_agreement(site, plan).plan.digest).plan
+    return Site(site.name, agreed, site.folder, site.data, site.policy.epsilon)
 
 
 def _write(out: Path, document: Mapping[str, object]) -> None:

@@ -19,7 +19,7 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import save
 from client.attest import Check
-from client.release import approve_release, sign_ledger, vote
+from client.release import approve_release, cast_vote, sign_ledger
 from client.site import Site
 from privacy.signing import SigningKey
 from server.release.policy import Policy
@@ -109,7 +109,7 @@ def _measured(plan: TrainingPlan, run: Path, say: Say) -> Row:
         made = generate_candidates(run, policy, say)
     with clock("vote"):
         for (name, (site, key)), ballot, ledger in zip(sites.items(), votes, ledgers, strict=True):
-            vote(site, made, 1, ballot)
+            cast_vote(site, made, 1, ballot)
             sign_ledger(site.folder, name, plan.digest, key, ledger)
     with clock("gate"):
         candidates = gate(run, policy, votes, ledgers).candidates

@@ -17,6 +17,7 @@ from privacy.ledger import Ledger
 from privacy.steps import Step
 from tests.client.studies import rehearsal, request, site, study
 from tests.privacy.broken import BUGS
+from tests.summed import begun, sites, summed, through
 
 CHECKS = {
     "sensitivity", "noise size", "noise shape", "noise between steps", "noise within a step", "noise beside patients",
@@ -127,3 +128,17 @@ def test_only_the_first_round_of_a_run_waits_for_it(tmp_path: Path, monkeypatch:
 def test_a_rehearsal_without_privacy_claims_nothing_and_is_not_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, BUGS["no noise"])
     assert site(tmp_path, rehearsal()).round(request(rehearsal())).header["kind"] == "update"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("taken", ["keys", "numbers"])
+def test_a_broken_step_adds_to_no_sum_and_pays_nothing(taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = summed()
+    here, summing = sites(plan, tmp_path), begun(plan)
+    through(summing, here, taken)                            # up to this step the code was whole
+    plant(monkeypatch, BUGS["half the noise"])
+    selftest.refuse_broken_step.cache_clear()                # as in a process of its own
+    header = here["north"].round(summing.requests()["north"]).header
+    assert (header["kind"], header["code"], header["exit_code"]) == ("refusal", "mechanism-refused", 6)
+    with Ledger(tmp_path / "sites" / "north" / "ledger.jsonl", 1e-5) as ledger:
+        assert ledger.events == ()
