@@ -63,6 +63,7 @@ class FlowerSites:
     def ask(self, requests: Mapping[str, Request]) -> Iterator[Reply | None]:
         """One message per site, as soon as its node is there; again to a node that failed or began anew."""
         left, sent = dict.fromkeys(requests, _TRIES), dict[str, _Sent]()
+        arrays = {id(one.values): ArrayRecord([one.values]) for one in requests.values()}      # one copy, for all who get it
         while True:
             there = self._site_nodes()
             for message in self._pull(set(sent)):
@@ -78,12 +79,13 @@ class FlowerSites:
             for site, request in requests.items():
                 if left[site] and site in there and site not in on_their_way:
                     left[site] -= 1
-                    sent |= self._sent(request, site, there[site])
+                    sent |= self._sent(request, arrays[id(request.values)], site, there[site])
             yield None
             time.sleep(self._poll_s)
 
-    def _sent(self, request: Request, site: str, where: tuple[int, str]) -> dict[str, _Sent]:
-        numbers = self._grid.push_messages([Message(_content(request, site), where[0], "train.round")])
+    def _sent(self, request: Request, values: ArrayRecord, site: str, where: tuple[int, str]) -> dict[str, _Sent]:
+        content = RecordDict({"request": _words(request, site), "values": values})
+        numbers = self._grid.push_messages([Message(content, where[0], "train.round")])
         return {number: _Sent(site, where) for number in numbers}
 
     def _nodes(self) -> dict[int, tuple[str, str]]:
@@ -123,11 +125,11 @@ def _pem(key: bytes) -> str:
     return key.decode("ascii", "replace").strip()
 
 
-def _content(request: Request, site: str) -> RecordDict:
+def _words(request: Request, site: str) -> ConfigRecord:
     config: dict[str, str | int] = {"site": site, "plan": request.plan, "stage": request.stage, "round": request.round}
     if (part := request.part) is not None:
         config |= {"attempt": part.attempt, "step": part.step, "told": part.told}
-    return RecordDict({"request": ConfigRecord(config), "values": ArrayRecord([request.values])})
+    return ConfigRecord(config)
 
 
 def _replies(message: Message, site: str = "") -> list[Reply]:
