@@ -15,14 +15,16 @@ How far to trust `ventricles_ml` (measured by tests/braing3n_core/test_morphomet
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 
 from braing3n_core.data.template import Template
+from braing3n_core.data.template import template as public
 from braing3n_core.errors import DataRefused
+from braing3n_core.models.presets import Preset
 
 _FLUID_QUANTILE = 0.03                                       # of the region's voxels: pure fluid even in young brains
 _TOLERANCE = 0.9                                             # tissue a tenth darker than expected is still tissue
@@ -70,6 +72,12 @@ def measure(volume: Tensor, template: Template, spacing_mm: tuple[float, float, 
         csf_ml=float(fluid.sum()) * voxel_ml,
         ventricles_ml=float(_ventricles(values, template, levels).sum()) * voxel_ml,
     )
+
+
+def measures(volumes: Tensor, preset: Preset) -> dict[str, np.ndarray]:
+    """Every measure of (n, 1, D, H, W) volumes on the preset's grid, each (n,) in ml, by its name in Morphometry."""
+    rows = [asdict(measure(volume, public(preset), preset.spacing_mm)) for volume in volumes]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _ventricles(values: np.ndarray, template: Template, levels: _Levels) -> np.ndarray:

@@ -12,6 +12,7 @@ import math
 import random
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from braing3n_core.data.phantom import Truth, phantoms
 from braing3n_core.data.template import template
 from braing3n_core.errors import PlanRefused
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.models.presets import PRESETS
+from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.morphometry import measure
 from braing3n_core.plan import DEFAULT_VARIABLES, Frozen, Hospital, PresetName, StageName
@@ -79,7 +80,7 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     tokens = _batched(model.encoder, cubes)
     fit_projection(model, tokens, cubes)
     _train("decoder", model, (tokens, varied), recipe, out, say)
-    codes = model.codes([_conditions(truth, volume, model) for truth, volume in zip(truths, people, strict=True)])
+    codes = model.codes([conditions_of(truth, volume, model.preset) for truth, volume in zip(truths, people, strict=True)])
     latents = _batched(model.encode, people)
     fit_population(model, latents.float(), codes, scanner_means(_batched(model.encode, varied)), recipe.seed)
     _train("generator", model, (latents, codes), recipe, out, say)
@@ -140,16 +141,16 @@ def _people(recipe: PriorRecipe) -> tuple[Tensor, list[Truth]]:
     return torch.stack([volume.half() for volume, _ in found]), [truth for _, truth in found]
 
 
-def _conditions(truth: Truth, volume: Tensor, model: Brain) -> dict[str, Condition]:
-    """What a hospital's table and the same measurement would say of this phantom."""
-    measured = measure(volume.float(), template(model.preset), model.preset.spacing_mm)
+def conditions_of(truth: Truth, volume: Tensor, preset: Preset) -> dict[str, Condition]:
+    """What a hospital's table and the same measurements would say of this phantom."""
+    measured = asdict(measure(volume.float(), template(preset), preset.spacing_mm))
     return {
         "age": truth.age,
         "sex": truth.sex,
         "diagnosis": truth.diagnosis,
         "modality": "T1w",
-        "ventricles": measured.ventricles_ml,
         "lesions": truth.lesions_ml,
+        **{name.removesuffix("_ml"): value for name, value in measured.items()},
     }
 
 

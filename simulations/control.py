@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from braing3n_core import metrics
-from braing3n_core.data.template import template
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import Guidance, generate
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.morphometry import measure
+from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
+from simulations.probe import voxels
 from simulations.tstr import People, coded, of_phantoms, tells_apart
 
 Say = Callable[[str], None]
@@ -96,16 +96,12 @@ def _control(
 
 
 def _measured(model: Brain, name: str) -> Read:
-    public, mm = template(model.preset), model.preset.spacing_mm
-    return lambda volumes: np.array([[asdict(measure(one, public, mm))[f"{name}_ml"]] for one in volumes])
+    return lambda volumes: measures(volumes, model.preset)[f"{name}_ml"][:, None]
 
 
 def _fitted(model: Brain, variable: Continuous | Categorical, fitted: People) -> Read:
-    def voxels(volumes: Tensor) -> np.ndarray:
-        return volumes[:, 0][:, model.decoder.brain > 0].double().numpy()
-
-    known, y = voxels(fitted.volumes), coded(variable, fitted)
-    return lambda volumes: metrics.ridge(known, y, voxels(volumes))
+    known, y = voxels(model, fitted.volumes), coded(variable, fitted)
+    return lambda volumes: metrics.ridge(known, y, voxels(model, volumes))
 
 
 def _score(asked: np.ndarray, read: np.ndarray) -> float:

@@ -80,7 +80,7 @@ def gather(plan: TrainingPlan, words: Sequence[str], cache: Path, say: Say) -> P
 def benchmark(plan: TrainingPlan, model: Brain, people: People, say: Say) -> list[Score]:
     """Every target that varies enough, from every kind of features."""
     kinds = {f"tokens, {pool}": embed(model, people.volumes, pool).double().numpy() for pool in get_args(Pool)}
-    kinds["voxels"] = people.volumes[:, 0][:, model.decoder.brain > 0].double().numpy()
+    kinds["voxels"] = voxels(model, people.volumes)
     scores: list[Score] = []
     for target, values in people.labels.items():
         known = np.array([value is not None for value in values])
@@ -93,6 +93,11 @@ def benchmark(plan: TrainingPlan, model: Brain, people: People, say: Say) -> lis
         scores += _scores(target, unit, chosen, names, {kind: rows[known] for kind, rows in kinds.items()})
         say(f"{target}: read from {len(kinds) + 2} kinds of features")
     return scores
+
+
+def voxels(model: Brain, volumes: Tensor) -> np.ndarray:
+    """(n, 1, D, H, W) -> (n, v): what lies inside the brain, the features that tokens have to beat."""
+    return volumes[:, 0][:, model.decoder.brain > 0].double().numpy()
 
 
 def worth_it(values: Sequence[Condition], names: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from braing3n_core.data.template import template
 from braing3n_core.embedding import embed
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.morphometry import measure
+from braing3n_core.morphometry import measures
 from braing3n_core.plan import TrainingPlan
 from server.release.inputs import Quality
 
@@ -97,7 +97,7 @@ def reference_of(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient])
     scans = [patient.scans[0] for patient in held_out[::every]]
     volumes = torch.stack([scan.volume for scan in scans])
     return Reference(
-        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), _organs(plan, volumes)
+        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), measures(volumes, plan.model)
     )
 
 
@@ -111,7 +111,7 @@ def scores_of(
     asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
     made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights)
     ages = np.array([_age(row) for row in reference.conditions])
-    features, organs = _features(public, made), _organs(plan, made)
+    features, organs = _features(public, made), measures(made, plan.model)
     return Scores(
         reconstruction=float(np.mean([*_psnrs(model, reference.volumes, brain)])),
         control=metrics.correlation(*control),
@@ -187,7 +187,7 @@ def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
     requested = np.linspace(*CONTROL_ML, CONTROL_VOLUMES)
     rows: list[dict[str, Condition]] = [{"ventricles": float(value), "modality": "T1w"} for value in requested]
     made = generate(model, rows, _SEED + 1, steps=plan.release.steps, guidance=plan.release.weights)
-    return requested, _organs(plan, made)["ventricles_ml"]
+    return requested, measures(made, plan.model)["ventricles_ml"]
 
 
 @torch.no_grad()
@@ -200,13 +200,6 @@ def _psnrs(model: Brain, volumes: Tensor, brain: Tensor) -> Iterator[float]:
 def _features(public: Brain, volumes: Tensor) -> np.ndarray:
     """(n, f) mean-pooled tokens of the public encoder, the same for every arm."""
     return embed(public, volumes).double().numpy()
-
-
-def _organs(plan: TrainingPlan, volumes: Tensor) -> dict[str, np.ndarray]:
-    """Measure -> (n,) ml."""
-    public = template(plan.model)
-    rows = [asdict(measure(volume, public, plan.model.spacing_mm)) for volume in volumes]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def _part(organs: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:

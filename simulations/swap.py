@@ -7,15 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from torch import Tensor
-
 from braing3n_core import metrics
-from braing3n_core.data.template import template
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.morphometry import measure
+from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
 
 PERSON: Mapping[str, Condition] = {
@@ -49,7 +45,7 @@ def swaps(model: Brain, people: int, seed: int, steps: int) -> list[Swap]:
             generate(model, [{**person, variable.name: value}] * people, seed, steps=steps, guidance=1.0, noise=noise)
             for value in pair
         ]
-        before, after = (_measures(model, each) for each in volumes)
+        before, after = (measures(each, model.preset) for each in volumes)
         image = float((volumes[1] - volumes[0]).abs()[:, 0, inside].mean())
         found.append(Swap(variable.name, str(pair[0]), str(pair[1]), image, metrics.swap_effects(before, after)))
     return found
@@ -76,9 +72,3 @@ def _pair(variable: Continuous | Categorical) -> tuple[Condition, Condition] | N
         low, high = (variable.low + part * (variable.high - variable.low) for part in _INNER)
         return low, high
     return (variable.levels[0], variable.levels[1]) if len(variable.levels) > 1 else None
-
-
-def _measures(model: Brain, volumes: Tensor) -> dict[str, np.ndarray]:
-    public = template(model.preset)
-    rows = [asdict(measure(volume, public, model.preset.spacing_mm)) for volume in volumes]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}

@@ -19,16 +19,15 @@ from torch import Tensor
 from braing3n_core import metrics
 from braing3n_core.data.cohort import Patient, load_cohort
 from braing3n_core.data.phantom import phantoms
-from braing3n_core.data.template import template
 from braing3n_core.embedding import embed
 from braing3n_core.errors import DataRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import Guidance, generate
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.morphometry import measure
 from braing3n_core.plan import Categorical, Continuous, Hospital
 from braing3n_core.settings import Settings
-from simulations.probe import worth_it
+from server.prior import conditions_of
+from simulations.probe import voxels, worth_it
 
 Say = Callable[[str], None]
 _SEED = 20_260_001                                           # of generated people; the same for every arm
@@ -135,8 +134,7 @@ def coded(target: Continuous | Categorical, people: People) -> np.ndarray:
 
 def _features(public: Brain, volumes: Tensor) -> dict[str, np.ndarray]:
     """Kind -> (n, f)."""
-    voxels = volumes[:, 0][:, public.decoder.brain > 0]
-    return {"voxels": voxels.double().numpy(), "tokens, all": embed(public, volumes, "none").double().numpy()}
+    return {"voxels": voxels(public, volumes), "tokens, all": embed(public, volumes, "none").double().numpy()}
 
 
 def _first_scans(patients: Sequence[Patient], most: int) -> People:
@@ -147,19 +145,8 @@ def _first_scans(patients: Sequence[Patient], most: int) -> People:
 
 def _public(model: Brain, count: int, seed: int) -> People:
     found = list(phantoms(model.preset, count, seed, Hospital(name="public")))
-    rows: list[Mapping[str, Condition]] = [
-        {
-            "age": truth.age, "sex": truth.sex, "diagnosis": truth.diagnosis, "modality": "T1w", "lesions": truth.lesions_ml,
-            **_measures(volume, model),
-        }
-        for volume, truth in found
-    ]  # fmt: skip
-    return People(torch.stack([volume for volume, _ in found]), tuple(rows))
-
-
-def _measures(volume: Tensor, model: Brain) -> dict[str, float]:
-    measured = asdict(measure(volume, template(model.preset), model.preset.spacing_mm))
-    return {name.removesuffix("_ml"): value for name, value in measured.items()}
+    rows = tuple(conditions_of(truth, volume, model.preset) for volume, truth in found)
+    return People(torch.stack([volume for volume, _ in found]), rows)
 
 
 def told(found: Sequence[Row]) -> list[str]:
