@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from braing3n_core.frozen import Frozen
+from braing3n_core.models.presets import LONGEST_YEARS
 
 
 class Census(Frozen):
@@ -25,11 +26,28 @@ class Cell(Frozen):
     """So many synthetic people with these conditions.
 
     A continuous condition is a (low, high) range drawn uniformly; a categorical one is a tuple of levels drawn
-    uniformly; one that is left out is not conditioned on.
+    uniformly; one that is left out is not conditioned on. Conditions are those of the first visit.
     """
 
     count: PositiveInt
+    visits: Annotated[int, Field(ge=1, le=20)] = 1           # of each person
+    years: PositiveFloat = 1.0                               # between two visits
     conditions: dict[str, tuple[float, float] | tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def _the_last_visit_can_be_forecast(self) -> Self:
+        if self.visits > 1 and not (self.visits - 1) * self.years <= LONGEST_YEARS:
+            raise ValueError(f"{self.visits} visits {self.years:g} years apart go beyond the {LONGEST_YEARS:g} years that "
+                             "the trajectory knows; ask for fewer, or closer ones")  # fmt: skip
+        if self.visits == 1 and self.years != 1:
+            raise ValueError("years are between visits, and there is one; leave years out, or ask for more visits")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without visits where there is one, so that plans written before them keep their digest."""
+        written: dict[str, Any] = whole(self)
+        return written if self.visits > 1 else {name: written[name] for name in ("count", "conditions")}
 
 
 class Release(Frozen):

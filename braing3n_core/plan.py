@@ -37,7 +37,7 @@ from braing3n_core.models.presets import PRESETS, Preset
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PresetName = Literal["tiny", "small", "base"]
-StageName = Literal["encoder", "decoder", "generator"]
+StageName = Literal["encoder", "decoder", "generator", "trajectory"]
 Learns = Literal["flow", "mean"]
 WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
@@ -117,12 +117,16 @@ class Stage(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
     share: Fraction
     proximal: Annotated[float, Field(ge=0)] = 0.0             # FedProx's mu: pulls each local step towards the round's start
-    learns: Learns = "flow"                # of the generator: mean is where its population lies, alone
+    learns: Learns = "flow"                # mean: where the generator's population lies, or how fast people change, alone
 
     @model_validator(mode="after")
     def _a_mean_is_learned_where_there_is_one(self) -> Self:
-        if self.learns == "mean" and (self.name, self.trainable) != ("generator", "group:population"):
-            raise ValueError("learns='mean' is for the generator's group:population; everything else needs the whole flow")
+        means = (("generator", "group:population"), ("trajectory", "group:pace"))
+        if self.learns == "mean" and (self.name, self.trainable) not in means:
+            raise ValueError(
+                "learns='mean' is for the generator's group:population and the trajectory's group:pace; "
+                "everything else needs the whole flow"
+            )
         return self
 
     @model_validator(mode="after")
@@ -232,6 +236,8 @@ class TrainingPlan(Frozen):
         steps: dict[str, int] = {stage.name: stage.local_steps for stage in self.stages}
         aggregated = self.federation.aggregate is not None
         self.privacy.refuse_what_cannot_be_summed(len(self.sites), self.federation.quorum, steps, aggregated)
+        if self.longitudinal and self.start != "prior":
+            raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
         if self.start == "prior" and self.preset not in WITH_PRIOR:
             raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}
@@ -262,6 +268,11 @@ class TrainingPlan(Frozen):
         """Levels of a discrete latent; None where latents stay continuous."""
         _, _, levels = self.quantizer.partition(":")
         return int(levels) if levels else None
+
+    @property
+    def longitudinal(self) -> bool:
+        """Whether anything of this plan is about several visits of one person."""
+        return any(stage.name == "trajectory" for stage in self.stages) or any(cell.visits > 1 for cell in self.release.cells)
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`. Raises PlanRefused if the plan has none."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,20 +24,21 @@ from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, Train
 from braing3n_core.state import load, save
 
 SHIPPED = Path(str(files("braing3n_core") / "weights"))
+_TRAJECTORY = "trajectory."                                  # its tensors' names begin so
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
     """The model that a plan's training starts from, frozen, in float32: the shipped prior, or weights drawn from the seed.
 
     Variables that the prior does not know start without effect: the generator is the prior's, exactly, until a stage trains
-    them. Raises IntegrityError if the weights are not those whose digest the package records, and PlanRefused if the plan
-    changes or leaves out a variable that the prior knows.
+    them. A plan with visits gets the trajectory too. Raises IntegrityError if the weights are not those whose digest the
+    package records, and PlanRefused if the plan changes or leaves out a variable that the prior knows.
     """
     _refuse_changed_variables(plan)
     if plan.start == "scratch":
         model = from_scratch(plan.model, plan.variables, plan.seed)
     else:
-        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables)
+        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables, longitudinal=plan.longitudinal)
     model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
     return model
 
@@ -50,8 +52,57 @@ def from_scratch(preset: Preset, variables: Sequence[Continuous | Categorical], 
     return model.requires_grad_(False)
 
 
-def read_prior(path: Path, variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES) -> Brain:
-    """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect."""
+def read_prior(
+    path: Path, variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES, *, longitudinal: bool = False
+) -> Brain:
+    """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect.
+
+    `longitudinal`: with the trajectory beside it, which must have been trained on this prior's latents.
+    """
+    record, tensors = _checked(path)
+    if longitudinal:
+        about, changes = _checked(trajectory_path(path))
+        if about.get("prior") != record["sha256"]:
+            raise IntegrityError(f"the trajectory beside {path.name} belongs to another prior; install the package again")
+        tensors |= changes
+    model = Brain(PRESETS[str(record["preset"])], variables, longitudinal=longitudinal)
+    _adopt(model, tensors, len(DEFAULT_VARIABLES))
+    return model.requires_grad_(False)
+
+
+def with_trajectory(model: Brain) -> Brain:
+    """The same model with an untrained trajectory beside the generator, frozen."""
+    longer = Brain(model.preset, model.variables, longitudinal=True)
+    longer.load_state_dict({**longer.state_dict(), **model.state_dict()})
+    return longer.requires_grad_(False)
+
+
+def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Path) -> Path:
+    """Write the model as float16 `<out>/<preset>.safetensors` and its record (digest, recipe); return the first."""
+    return _write(out / f"{preset}.safetensors", model.state_dict(), {"preset": preset, "recipe": recipe})
+
+
+def write_trajectory(model: Brain, preset: str, recipe: Mapping[str, object], prior: Path, out: Path) -> Path:
+    """Write the model's trajectory as float16 and its record (digest, recipe, digest of the prior it is about)."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_TRAJECTORY)}
+    record = {"preset": preset, "prior": hashlib.sha256(prior.read_bytes()).hexdigest(), "recipe": recipe}
+    return _write(trajectory_path(out / f"{preset}.safetensors"), tensors, record)
+
+
+def trajectory_path(prior: Path) -> Path:
+    """Where the trajectory of the prior at this path lies."""
+    return prior.with_suffix(".trajectory.safetensors")
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, object]) -> Path:
+    save(path, {name: tensor.half() for name, tensor in tensors.items()}, {"preset": str(record["preset"])})
+    whole = {**record, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_atomically(path.with_suffix(".json"), (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())
+    return path
+
+
+def _checked(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record beside `path` and the tensors in it. Raises IntegrityError unless one describes the other."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -59,19 +110,7 @@ def read_prior(path: Path, variables: Sequence[Continuous | Categorical] = DEFAU
         raise IntegrityError(f"the prior {path.name} or its record cannot be read; install the package again") from error
     if digest != record.get("sha256"):
         raise IntegrityError(f"the prior {path.name} is not the one its record describes; install the package again")
-    tensors, _ = load(path)
-    model = Brain(PRESETS[str(record["preset"])], variables)
-    _adopt(model, tensors, len(DEFAULT_VARIABLES))
-    return model.requires_grad_(False)
-
-
-def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Path) -> Path:
-    """Write the model as float16 `<out>/<preset>.safetensors` and its record (digest, recipe); return the first."""
-    path = out / f"{preset}.safetensors"
-    save(path, {name: tensor.half() for name, tensor in model.state_dict().items()}, {"preset": preset})
-    record = {"preset": preset, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "recipe": recipe}
-    write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
-    return path
+    return record, load(path)[0]
 
 
 def _refuse_changed_variables(plan: TrainingPlan) -> None:
@@ -87,10 +126,16 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
     Names and shapes must be exactly the model's, but for the embeddings of those variables.
     """
     new = range(known, len(model.variables))
-    prefixes = tuple(f"generator.conditions.{part}.{place}." for part in ("known", "null") for place in new)
+    before = {"generator": 0, "trajectory": 1}               # embeddings before the variables': the years have one
+    prefixes = tuple(
+        f"{network}.conditions.{part}.{place + shift}."
+        for network, shift in before.items() for part in ("known", "null") for place in new
+    )  # fmt: skip
     own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(prefixes)}
     if new:
-        tensors = {**tensors, **_widened(model.generator.population, tensors)}
+        tensors = {**tensors, **_widened("generator.population", model.generator.population, tensors)}
+        if model.trajectory is not None:
+            tensors = {**tensors, **_widened("trajectory.pace", model.trajectory.pace, tensors)}
     try:
         model.load_state_dict(own | {name: tensor.to(torch.float32) for name, tensor in tensors.items()})
     except RuntimeError as error:
@@ -98,13 +143,13 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
         raise IntegrityError(f"the prior does not fit this version's model ({why}); install the package again") from error
 
 
-def _widened(population: Population, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _widened(name: str, population: Population, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stored weights of the population among the features of more variables.
 
     Features come in two halves that begin alike, so each stored half lies at the beginning of a new one; what is new answers
     with zero.
     """
-    whiten, respond = "generator.population.whiten", "generator.population.respond.weight"
+    whiten, respond = f"{name}.whiten", f"{name}.respond.weight"
     old, wide = tensors[whiten].float(), population.whiten.clone()
     half, longer = len(old) // 2, len(wide) // 2
     place = torch.cat([torch.arange(half), longer + torch.arange(half)])

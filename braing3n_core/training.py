@@ -6,7 +6,7 @@ engine sees one fixed function of the rows. B rows, N tokens, C channels, V voxe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from braing3n_core.flow import between, time_shift
-from braing3n_core.models.brain import Brain
+from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
+from braing3n_core.models.presets import LONGEST_YEARS
 from braing3n_core.models.tokenizer import mask_tokens, masked_loss
 from braing3n_core.plan import Learns, Stage, StageName
 from privacy.dp_sgd import RowLoss, Rows
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LATENT_NOISE = 0.25                                          # largest deviation added to latents for the decoder (RAE)
 DROP_ONE = 0.15                                              # chance that one condition is hidden
 DROP_ALL = 0.1                                               # chance that all are
+PURE_NOISE = 0.25                                            # part of a trajectory's rows at t=1, where forecasts are read
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan]) -> Prepared:
     """The frozen part of the stage's work on one patient's scans, done once.
 
     encoder: (S, N, V) cubes. decoder: (S, N, E) encoder tokens and (S, 1, D, H, W) volumes. generator: (S, N, C) MEAN
-    latents, never noisy ones, and (S, M) condition codes.
+    latents, never noisy ones, and (S, M) condition codes. trajectory: `pairs_of` visits.
     """
     volumes = torch.stack([scan.volume for scan in scans])
     with torch.no_grad():
@@ -50,6 +52,34 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan]) -> Prepared:
                 return Prepared((model.encoder(model.cubes(volumes)), volumes))
             case "generator":
                 return Prepared((model.encode(volumes), model.codes([scan.conditions for scan in scans])))
+            case "trajectory":
+                return Prepared(pairs_of(model, model.encode(volumes), [scan.conditions for scan in scans]))
+
+
+def pairs_of(model: Brain, latents: Tensor, rows: Sequence[Mapping[str, Condition]]) -> Rows:
+    """(S, N, C) latents of one person's scans and their conditions -> what a trajectory learns from, one row per pair.
+
+    A pair is two scans of one modality, the second at a greater age, at most LONGEST_YEARS later: latents of the first
+    (P, N, C), their change in units of the model's scale (P, N, C), codes of the first (P, M), years (P,), and ones (P,).
+    A person without a pair has one row of zeros: it has no loss, and so contributes nothing.
+    """
+    codes = model.codes(rows)
+    found = [(i, j, years) for i, one in enumerate(rows) for j, two in enumerate(rows) if (years := _years(one, two)) > 0]
+    if not found:
+        nothing = torch.zeros_like(latents[:1])
+        return nothing, nothing, torch.zeros_like(codes[:1]), torch.zeros(1), torch.zeros(1)
+    first, second = (torch.tensor([pair[place] for pair in found]) for place in (0, 1))
+    change = (latents[second] - latents[first]) / model.years.scale
+    return latents[first], change, codes[first], torch.tensor([years for *_, years in found]), torch.ones(len(found))
+
+
+def _years(one: Mapping[str, Condition], two: Mapping[str, Condition]) -> float:
+    """From the first scan to the second; zero if they are no pair."""
+    before, after = one.get("age"), two.get("age")
+    if before is None or after is None or one.get("modality") != two.get("modality"):
+        return 0.0
+    years = float(after) - float(before)
+    return years if 0 < years <= LONGEST_YEARS else 0.0
 
 
 def make_rows(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Rows:
@@ -79,11 +109,17 @@ def draw_rows(
             times = time_shift(torch.rand(count, generator=generator), latents[0].numel())
             times = torch.ones_like(times) if learns == "mean" else times
             return latents, noise, times, hidden(codes, generator)
+        case "trajectory":
+            first, change, codes, years, there = rows
+            noise, times = torch.randn(change.shape, generator=generator), torch.rand(count, generator=generator)
+            pure = torch.rand(count, generator=generator) < (1.0 if learns == "mean" else PURE_NOISE)
+            return first, change, noise, times.masked_fill(pure, 1.0), hidden(codes, generator), years, there
 
 
 def row_loss(stage: StageName) -> RowLoss:
     """The stage's loss of each row, (B,)."""
-    return {"encoder": _encoder_loss, "decoder": _decoder_loss, "generator": _generator_loss}[stage]
+    losses = {"encoder": _encoder_loss, "decoder": _decoder_loss, "generator": _generator_loss, "trajectory": _trajectory_loss}
+    return losses[stage]
 
 
 def _encoder_loss(model: nn.Module, rows: Rows) -> Tensor:
@@ -107,6 +143,14 @@ def _generator_loss(model: nn.Module, rows: Rows) -> Tensor:
     velocity = brain.generator(between(latents, noise, times), times, codes)
     error: Tensor = velocity - (noise - latents)
     return error.square().flatten(1).mean(1)
+
+
+def _trajectory_loss(model: nn.Module, rows: Rows) -> Tensor:
+    """Squared error of the velocity from the change to noise; zero for a row that is no pair of visits."""
+    first, change, noise, times, codes, years, there = rows
+    velocity = cast(Brain, model).years(between(change, noise, times), times, first, codes, years)
+    error: Tensor = velocity - (noise - change)
+    return there * error.square().flatten(1).mean(1)
 
 
 def hidden(codes: Tensor, generator: torch.Generator) -> Tensor:

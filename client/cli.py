@@ -251,6 +251,25 @@ def embed(
     console.show(f"{out}: {written} scans, {left_out} left out")
 
 
+@app.command()
+def forecast(
+    scan: Annotated[Path, typer.Argument(help="One T1w scan, skull-stripped.")],
+    years: Annotated[float, typer.Option(help="From the scan on; at most 20.")],
+    out: Annotated[Path, typer.Option(help="New folder: both volumes, a picture, numbers. It is patient data; keep it here.")],
+    known: Annotated[list[str] | None, typer.Option("--is", help="variable=VALUE at the scan, such as age=71; repeat.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A prior and its trajectory; none: those that ship.")] = None,
+    registration: Annotated[str, typer.Option(help="affine, or none for scans on the grid already.")] = "affine",
+) -> None:
+    """What a person's follow-up is expected to look like. Nothing is sent anywhere, and it is not for diagnosis."""
+    from braing3n_core.prior import SHIPPED, read_prior
+    from client.embed import registered
+    from client.forecast import write_forecast
+
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", longitudinal=True)
+    found = write_forecast(scan, out, model, known or [], years, registered(registration))
+    console.show("\n".join([*found.told(), f"{out}: now.nii.gz, forecast.nii.gz, forecast.png, forecast.json"]))
+
+
 def main() -> NoReturn:
     """The command's entry point."""
     command.run(app, "braing3n-site")

@@ -24,7 +24,12 @@ Choice = TypeVar("Choice", bound=str)
 def chosen(weights: Path | None, pool: str, registration: str) -> tuple[Brain, Pool, Registration]:
     """What the command line asks for: the model, how tokens are pooled, how scans are aligned. Raises UsageError by name."""
     model = read_prior(weights or SHIPPED / "tiny.safetensors")
-    return model, _one_of(get_args(Pool), pool, "pool"), _one_of(get_args(Registration), registration, "registration")
+    return model, _one_of(get_args(Pool), pool, "pool"), registered(registration)
+
+
+def registered(word: str) -> Registration:
+    """How scans are aligned. Raises UsageError for another word."""
+    return _one_of(get_args(Registration), word, "registration")
 
 
 def _one_of(known: tuple[Choice, ...], word: str, option: str) -> Choice:

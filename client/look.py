@@ -69,12 +69,12 @@ class Release:
             threshold = float(rules["copies"]["threshold"])
         except (PlanRefused, OSError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{folder.name} holds no plan and policy of a release; name the finished folder") from error
-        paths = sorted(folder.glob("sub-syn*/anat/*_T1w.nii.gz"))
+        paths = sorted(folder.glob("sub-syn*/**/anat/*_T1w.nii.gz"))
         arrays = [read_volume(path)[0] for path in paths]
         if not (arrays and all(one.shape == plan.model.shape for one in arrays)):
             raise IntegrityError(f"{folder.name} has no images on the grid of its plan; get the folder again")
         volumes = torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None]
-        names = tuple(path.name.split("_")[0] for path in paths)
+        names = tuple("_".join(part for part in path.name.split("_") if part[:4] in ("sub-", "ses-")) for path in paths)
         return cls(plan, threshold, root(content(digests_of(folder))), names, volumes)
 
     def sample(self, most: int) -> list[int]:

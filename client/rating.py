@@ -25,7 +25,7 @@ Artefact = Literal["outside", "fragments", "asymmetry", "cortex", "ventricles", 
 class ImageRating(Frozen):
     """One image."""
 
-    image: Annotated[str, Field(pattern=r"^sub-syn\d{4,}$")]
+    image: Annotated[str, Field(pattern=r"^sub-syn\d{4,}(_ses-\d{2})?$")]
     rating: Rating
     artefacts: tuple[Artefact, ...] = ()
 

@@ -33,7 +33,7 @@ def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float]
         return
     rounds = read_rounds(out)
     privacy = [_stated(plan, site, epsilon, rounds) for site, epsilon in sorted(spent.items())]
-    say(f"generating {sum(cell.count for cell in plan.release.cells)} synthetic volumes and two sweeps")
+    say(f"generating {sum(cell.count * cell.visits for cell in plan.release.cells)} synthetic volumes and two sweeps")
     with heartbeat(say, "making the release"):
         extras = Extras(rounds=rounds, provenance=provenance())
         folder = publish(plan, model, out, Reported(privacy), Edition.today(plan.study), extras=extras, replace=True)

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from braing3n_core.models.brain import Brain
 from braing3n_core.models.population import DIRECTIONS, Population
 from braing3n_core.training import hidden
 
@@ -16,24 +15,40 @@ _PASSES = 8                                                  # draws of hidden c
 
 
 @torch.no_grad()
-def fit_population(model: Brain, people: Tensor, codes: Tensor, scanners: Tensor, seed: int) -> None:
-    """Set the model's public directions and feature scaling.
+def fit_population(population: Population, people: Tensor, codes: Tensor, scanners: Tensor, seed: int) -> None:
+    """Set the generator's public directions and feature scaling.
 
     `people` (S, N, C) are latents of the public population with their `codes` (S, M); `scanners` (K, N, C) are mean
     latents, one row per scanner. First come the effects of conditions (least squares on features), then the principal
     components of what the scanners' means differ in beyond them; all orthogonal, each of mean square 1.
     """
-    population = model.generator.population
-    flat, centre = people.flatten(1), people.mean(0).flatten()
-    effects = _effects(population, flat - centre, codes)                                       # (E, NC)
+    centre = people.mean(0)
+    effects = _effects(population, (people - centre).flatten(1), codes)                        # (E, NC)
+    _set_directions(population, effects, (scanners - centre).flatten(1))
+    population.whiten.copy_(_whitening(population, codes, seed))
+
+
+@torch.no_grad()
+def fit_pace(pace: Population, rates: Tensor, codes: Tensor, seed: int) -> None:
+    """Set the trajectory's public directions and feature scaling.
+
+    `rates` (S, N, C) are changes of people with `codes` (S, M), as they would be after the longest gap. First come the mean
+    rate and the effects of conditions on it, then the principal components of what people's rates differ in beyond them.
+    """
+    flat = rates.flatten(1)
+    mean = flat.mean(0, keepdim=True)
+    _set_directions(pace, torch.cat([mean, _effects(pace, flat - mean, codes)]), flat - mean)
+    pace.whiten.copy_(_whitening(pace, codes, seed))
+
+
+def _set_directions(population: Population, effects: Tensor, apart: Tensor) -> None:
+    """The leading axes of `effects` (E, NC), then those of the rows `apart` (K, NC) beyond them."""
     first = torch.linalg.svd(effects, full_matrices=False).Vh[: DIRECTIONS // 2]
-    apart = scanners.flatten(1) - centre
     apart = apart - (apart @ first.T) @ first
     rest = torch.linalg.svd(apart, full_matrices=False).Vh[: DIRECTIONS - len(first)]
-    rows = torch.cat([first, rest]) * math.sqrt(flat.shape[1])
+    rows = torch.cat([first, rest]) * math.sqrt(apart.shape[1])
     population.basis.zero_()
-    population.basis[: len(rows)] = rows.reshape(-1, *people.shape[1:])
-    population.whiten.copy_(_whitening(population, codes, seed))
+    population.basis[: len(rows)] = rows.reshape(-1, *population.basis.shape[1:])
 
 
 def _effects(population: Population, apart: Tensor, codes: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, PositiveInt, ValidationError
@@ -38,14 +38,29 @@ _AT_ONCE = 64                                                # volumes encoded t
 _PER_SCANNER = 25                                            # varied phantoms that share one scanner
 # The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
 # scanner and the place of a population are zero for the public.
-_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.")
+_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.", "trajectory.pace.")
 
 
-class PriorRecipe(Frozen):
+class Averaged(Frozen):
+    """What every training on public data is told: where its draws begin, and how fast averaged weights forget."""
+
+    seed: int
+    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe from TOML. Raises PlanRefused in words."""
+        try:
+            return cls.model_validate_json(json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise PlanRefused(f"{path} is not a recipe of public training ({why}); correct it and run again") from error
+
+
+class PriorRecipe(Averaged):
     """Everything that decides the prior's weights."""
 
     preset: PresetName
-    seed: int
     people: PositiveInt                                      # phantoms of the public population, for mean and generator
     varied: PositiveInt                                      # phantoms of many scanners, for encoder and decoder
     contrast: tuple[float, float]                            # what the varied phantoms are drawn from; see plan.Hospital
@@ -54,16 +69,6 @@ class PriorRecipe(Frozen):
     encoder: Phase
     decoder: Phase
     generator: Phase
-    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
-
-    @classmethod
-    def load(cls, path: Path) -> PriorRecipe:
-        """Read a recipe from TOML. Raises PlanRefused in words."""
-        try:
-            return cls.model_validate_json(json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise PlanRefused(f"{path} is not a prior recipe ({why}); correct it and run again") from error
 
 
 def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
@@ -75,15 +80,16 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     people, truths = _people(recipe)
     model.decoder.mean.copy_(people.mean(0, dtype=torch.float32)[0].half())
     varied = _varied(recipe)
-    cubes = _batched(model.cubes, varied)
-    _train("encoder", model, (cubes,), recipe, out, say)
-    tokens = _batched(model.encoder, cubes)
+    cubes = batched(model.cubes, varied)
+    train_stage("encoder", model, (cubes,), recipe.encoder, recipe, out, say)
+    tokens = batched(model.encoder, cubes)
     fit_projection(model, tokens, cubes)
-    _train("decoder", model, (tokens, varied), recipe, out, say)
+    train_stage("decoder", model, (tokens, varied), recipe.decoder, recipe, out, say)
     codes = model.codes([conditions_of(truth, volume, model.preset) for truth, volume in zip(truths, people, strict=True)])
-    latents = _batched(model.encode, people)
-    fit_population(model, latents.float(), codes, scanner_means(_batched(model.encode, varied)), recipe.seed)
-    _train("generator", model, (latents, codes), recipe, out, say)
+    latents = batched(model.encode, people)
+    scanners = scanner_means(batched(model.encode, varied))
+    fit_population(model.generator.population, latents.float(), codes, scanners, recipe.seed)
+    train_stage("generator", model, (latents, codes), recipe.generator, recipe, out, say)
     return write_prior(model, recipe.preset, recipe.model_dump(mode="json"), out)
 
 
@@ -116,9 +122,10 @@ def fit_projection(model: Brain, tokens: Tensor, cubes: Tensor) -> None:
     model.decoder.linear.weight.copy_(torch.linalg.solve(z.mT @ z + noise, z.mT @ y.transpose(0, 1)))
 
 
-def _train(stage: StageName, model: Brain, data: Rows, recipe: PriorRecipe, out: Path, say: Say) -> None:
+def train_stage(
+    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: Averaged, out: Path, say: Say
+) -> None:
     """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
-    phase: Phase = getattr(recipe, stage)
     own = tuple(f"{network}." for network in NETWORKS[stage])
     weights = {n: p for n, p in model.named_parameters() if n.startswith(own) and not n.startswith(_LEFT_AS_THEY_ARE)}
     for parameter in weights.values():
@@ -176,5 +183,6 @@ def scanner_means(latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _batched(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+def batched(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """`function` of a few rows at a time, kept as float16."""
     return torch.cat([function(part.float()).half() for part in inputs.split(_AT_ONCE)])

@@ -142,6 +142,41 @@ def prior(
 
 
 @app.command()
+def trajectory(
+    recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/trajectory_tiny.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],
+) -> None:
+    """Make the trajectory beside the shipped prior again, from phantoms alone: about an hour on two cores."""
+    from server.trajectory import TrajectoryRecipe, train_trajectory
+
+    console.show(str(train_trajectory(TrajectoryRecipe.load(_found(recipe)), out, console.note)))
+
+
+@app.command()
+def forecast(
+    out: Annotated[Path | None, typer.Option(help="Folder for forecast.json and a picture of one person.")] = None,
+    years: Annotated[str, typer.Option(help="Between two visits, commas between.")] = "5,10,20",
+    people: Annotated[int, typer.Option(min=8, help="Phantoms whose later visit is forecast.")] = 48,
+    known: Annotated[int, typer.Option(min=8, help="Others, whose average change is the rival.")] = 96,
+    weights: Annotated[Path | None, typer.Option(help="A prior and its trajectory; none: those that ship.")] = None,
+) -> None:
+    """Forecast a later visit of unseen phantoms: the error beside no change and beside what people change on average."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import forecasts
+    from simulations.frontier import numbers
+
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", longitudinal=True)
+    found = [forecasts.told_for(model, gap, people, known, console.note) for gap in numbers("years", years)]
+    rows = [row for each in found for row in each.rows]
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        forecasts.write(rows, out / "forecast.json")
+        write_atomically(out / "forecast.png", forecasts.picture(found[-1]))
+    console.show("\n".join(forecasts.told(rows)))
+
+
+@app.command()
 def probe(
     data: Annotated[list[str], typer.Option(help="site=DIR, once per site.")],
     out: Annotated[Path, typer.Option(help="Folder for probe.json and the cache of aligned scans.")],

@@ -60,14 +60,15 @@ def asked(sites: str, patients: str, mechanisms: str, epsilons: str, repeats: in
                 kinds.append(kind)
             case unknown:
                 raise UsageError(f"--mechanism {unknown}: known are local and secure-sum; without privacy is --epsilon inf")
-    many, declared, budgets = _numbers("sites", sites), _numbers("patients", patients), _numbers("epsilon", epsilons)
+    many, declared, budgets = numbers("sites", sites), numbers("patients", patients), numbers("epsilon", epsilons)
     for name, values in (("sites", many), ("patients", declared)):
         if not all(value.is_integer() for value in values):
             raise UsageError(f"--{name} {sites if name == 'sites' else patients}: whole numbers are needed")
     return points([int(n) for n in many], [int(n) for n in declared], kinds, budgets, repeats)
 
 
-def _numbers(name: str, words: str) -> list[float]:
+def numbers(name: str, words: str) -> list[float]:
+    """The numbers of an option, commas between. Raises UsageError naming it."""
     try:
         values = [float(word) for word in words.split(",")]
     except ValueError:

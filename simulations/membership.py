@@ -134,7 +134,7 @@ def _strangers(settings: Settings, name: str, say: Say) -> tuple[Patient, ...]:
 
 def _released(folder: Path) -> torch.Tensor:
     """(c, 1, D, H, W), empty without a release."""
-    images = sorted(folder.glob("sub-*/anat/*_T1w.nii.gz"))
+    images = sorted(folder.glob("sub-*/**/anat/*_T1w.nii.gz"))
     volumes = [torch.from_numpy(read_volume(path)[0])[None] for path in images]
     return torch.stack(volumes) if volumes else torch.empty(0)
 

@@ -25,13 +25,14 @@ SMALL = dataclasses.replace(
     generator_width=24,
     generator_depth=2,
     generator_heads=2,
+    trajectory_depth=1,
 )
 
 
-def small_brain(seed: int = 0) -> Brain:
+def small_brain(seed: int = 0, *, longitudinal: bool = False) -> Brain:
     """Every tensor random, so that no branch is silenced by a zero it starts with."""
     torch.manual_seed(seed)
-    model = Brain(SMALL, DEFAULT_VARIABLES)
+    model = Brain(SMALL, DEFAULT_VARIABLES, longitudinal=longitudinal)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -53,6 +53,7 @@ class Wishes:
     visits: int = 1
     years: float = 1.0                                       # between visits
     tumours: float = 0.0                                     # share of patients who have one
+    rescanned: bool = True                                   # False: one field and noise at all visits, only anatomy changes
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _person(preset: Preset, head: Template, generator: torch.Generator, hospital
     tumour = bool(uniform(1) < wishes.tumours)
     age = start + later
     tissue = _tissue(preset, head, age, later, male, dementia, load, tumour, hospital, generator)
-    images = {name: _image(tissue, name, preset, hospital, generator) for name in sorted(CONTRASTS)}
+    images = {name: _image(tissue, name, preset, hospital, generator, wishes.rescanned) for name in sorted(CONTRASTS)}
     ml = math.prod(preset.spacing_mm) / 1000
     visits = [
         Visit(
@@ -199,8 +200,10 @@ def _invaded(before: _Tissue, preset: Preset, centre: Tensor, radius: Tensor) ->
     return _Tissue(mask, gm * rest, wm * rest, ventricles * rest, lesion * rest, oedema, core, (whole - core).clamp(0))
 
 
-def _image(tissue: _Tissue, modality: str, preset: Preset, hospital: Hospital, generator: torch.Generator) -> Tensor:
-    """(V, D, H, W): what the hospital's scanner makes of the tissue; its field and noise are new at every visit."""
+def _image(
+    tissue: _Tissue, modality: str, preset: Preset, hospital: Hospital, generator: torch.Generator, rescanned: bool
+) -> Tensor:
+    """(V, D, H, W): what the scanner makes of the tissue; `rescanned`: its field and noise are new at every visit."""
     level, count = CONTRASTS[modality], len(tissue.wm)
     grey = level.grey + hospital.contrast + 0.04 * float(torch.randn(1, generator=generator))
     tumour = tissue.core + tissue.rim
@@ -210,6 +213,8 @@ def _image(tissue: _Tissue, modality: str, preset: Preset, hospital: Hospital, g
     drawn = torch.randn(count, 1, 3, 3, 3, generator=generator)
     field = 1 + (0.05 + hospital.bias) * smooth(drawn, preset.shape)[:, 0]
     noise = 0.012 * torch.randn(count, *preset.shape, generator=generator)
+    if not rescanned:
+        field, noise = field[:1], noise[:1]
     return (WHITE[modality] * (signal * field + noise) * (tissue.mask > 0.5)).clamp(0, 1.3)
 
 

@@ -9,6 +9,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 
 from braing3n_core.data.template import template
+from braing3n_core.errors import UsageError
 from braing3n_core.models.blocks import cubes_from_volume
 from braing3n_core.models.decoder import Decoder
 from braing3n_core.models.generator import Generator
@@ -16,6 +17,7 @@ from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
+from braing3n_core.models.trajectory import Trajectory
 from braing3n_core.plan import Categorical, Continuous
 
 Condition = float | str | None
@@ -26,12 +28,15 @@ class Brain(nn.Module):
 
     Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
+    A `longitudinal` model has a `trajectory` beside the generator; the other networks are the same with or without it.
     """
 
     centre: Tensor                                           # (N, C)
     scale: Tensor                                            # (C,)
 
-    def __init__(self, preset: Preset, variables: Sequence[Continuous | Categorical]) -> None:
+    def __init__(
+        self, preset: Preset, variables: Sequence[Continuous | Categorical], *, longitudinal: bool = False
+    ) -> None:
         super().__init__()
         public = template(preset)
         brain, inside = where_brain_is(preset)
@@ -42,6 +47,7 @@ class Brain(nn.Module):
         self.projection = nn.Linear(preset.encoder_width, preset.latent_width)
         self.decoder = Decoder(preset, inside, brain, tissue)
         self.generator = Generator(preset, inside, variables)
+        self.trajectory = Trajectory(preset, inside, variables) if longitudinal else None
         self.quantizer: FiniteScalar | None = None
         self.register_buffer("centre", torch.zeros(len(inside), preset.latent_width))
         self.register_buffer("scale", torch.ones(preset.latent_width))
@@ -50,6 +56,13 @@ class Brain(nn.Module):
     def tokens(self) -> int:
         """N: cubes that touch the brain."""
         return len(self.centre)
+
+    @property
+    def years(self) -> Trajectory:
+        """The trajectory. Raises UsageError where there is none."""
+        if self.trajectory is None:
+            raise UsageError("this model knows nothing of the years between visits; take one with a trajectory")
+        return self.trajectory
 
     def cubes(self, volumes: Tensor) -> Tensor:
         """(B, 1, D, H, W) -> (B, N, V): difference to the public mean, at the brain's cubes."""

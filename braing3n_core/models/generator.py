@@ -62,40 +62,51 @@ class GeneratorBlock(nn.Module):
         return x + m_gate * self.down(F.gelu(self.up(_norm(x) * (1 + m_scale) + m_shift)))
 
 
-class Generator(nn.Module):
+class Flow(nn.Module):
+    """A diffusion transformer over tokens: (B, N, I) inputs, (B,) times, (B, M) condition codes -> (B, N, C) velocities."""
+
+    positions: Tensor                                        # (N, W)
+
+    def __init__(
+        self, preset: Preset, inside: Tensor, variables: Sequence[Continuous | Categorical], inputs: int, depth: int
+    ) -> None:
+        super().__init__()
+        width = preset.generator_width
+        self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
+        self.enter = nn.Linear(inputs, width)
+        self.place = Code(len(inside), width)
+        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.conditions = Conditions(variables, width)
+        self.mix = nn.Linear(width, width)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = Blocks(GeneratorBlock(width, preset.generator_heads) for _ in range(depth))
+        self.final = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, preset.latent_width)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def velocity(self, inputs: Tensor, t: Tensor, codes: Tensor) -> Tensor:
+        x = self.place(self.enter(inputs) + self.positions)  # (B, N, W)
+        c = F.silu(self.mix(F.silu(self.time(waves(t)) + self.conditions(codes))))            # (B, W)
+        x = self.blocks(x, self.modulation(c))
+        offset, scale = self.final(c)[:, None].chunk(2, dim=2)
+        return self.leave(_norm(x) * (1 + scale) + offset)
+
+
+class Generator(Flow):
     """Velocity field of the flow: (B, N, C) latents, (B,) times, (B, M) condition codes -> (B, N, C).
 
     `population` moves people by their conditions: where it says D, every sample moves by D. The prior leaves it at zero; it
     is the one group of weights that says how hospitals' people differ from the public, and small enough to learn in private.
     """
 
-    positions: Tensor                                        # (N, W)
-
     def __init__(self, preset: Preset, inside: Tensor, variables: Sequence[Continuous | Categorical]) -> None:
-        super().__init__()
-        width = preset.generator_width
-        self.register_buffer("positions", sine_positions(preset.tokens_per_axis, width)[inside], persistent=False)
-        self.enter = nn.Linear(preset.latent_width, width)
-        self.place = Code(len(inside), width)
-        self.time = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.conditions = Conditions(variables, width)
-        self.mix = nn.Linear(width, width)
-        self.modulation = nn.Linear(width, 6 * width)
-        self.blocks = Blocks(GeneratorBlock(width, preset.generator_heads) for _ in range(preset.generator_depth))
-        self.final = nn.Linear(width, 2 * width)
-        self.leave = nn.Linear(width, preset.latent_width)
+        super().__init__(preset, inside, variables, preset.latent_width, preset.generator_depth)
         self.population = Population(variables, len(inside), preset.latent_width)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
 
     def forward(self, z: Tensor, t: Tensor, codes: Tensor) -> Tensor:
         shift = self.population(codes)                       # (B, N, C)
-        z = z - (1 - t)[:, None, None] * shift
-        x = self.place(self.enter(z) + self.positions)       # (B, N, W)
-        c = F.silu(self.mix(F.silu(self.time(waves(t)) + self.conditions(codes))))            # (B, W)
-        x = self.blocks(x, self.modulation(c))
-        offset, scale = self.final(c)[:, None].chunk(2, dim=2)
-        return self.leave(_norm(x) * (1 + scale) + offset) - shift
+        return self.velocity(z - (1 - t)[:, None, None] * shift, t, codes) - shift
 
 
 def waves(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Sides = tuple[int, int, int]
+LONGEST_YEARS = 20.0             # between two visits of one person, that trajectories know
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Preset:
     generator_width: int         # at least latent_width (RAE, arXiv 2510.11690)
     generator_depth: int
     generator_heads: int
+    trajectory_depth: int        # of the network that says what years change; as wide as the generator
 
     def __post_init__(self) -> None:
         if any(side % cut for side, cut in zip(self.shape, self.patch, strict=True)):
@@ -72,6 +74,7 @@ PRESETS: dict[str, Preset] = {
         generator_width=160,
         generator_depth=6,
         generator_heads=5,
+        trajectory_depth=4,
     ),
     "small": Preset(                                         # 2 mm; no prior ships
         shape=(96, 96, 96),
@@ -88,6 +91,7 @@ PRESETS: dict[str, Preset] = {
         generator_width=384,
         generator_depth=12,
         generator_heads=6,
+        trajectory_depth=6,
     ),
     "base": Preset(                                          # 1 mm; no prior ships
         shape=(192, 224, 192),
@@ -104,5 +108,6 @@ PRESETS: dict[str, Preset] = {
         generator_width=768,
         generator_depth=16,
         generator_heads=12,
+        trajectory_depth=8,
     ),
 }

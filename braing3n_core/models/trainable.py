@@ -18,6 +18,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {                     # stage -> the netw
     "encoder": ("encoder", "masked"),
     "decoder": ("projection", "decoder"),
     "generator": ("generator",),
+    "trajectory": ("trajectory",),
 }
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group -> prefixes of tensor names
     "encoder": {"norms": ("encoder.norm.",)},
@@ -27,6 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group ->
         "conditions": ("generator.conditions.",),
         "ends": ("generator.conditions.", "generator.final.", "generator.leave."),
     },
+    "trajectory": {"pace": ("trajectory.pace.",)},
 }
 
 

@@ -5,23 +5,29 @@ Which candidates make the release is a function of the candidates themselves and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from braing3n_core.census import Shares
 from braing3n_core.errors import GateBlocked
-from braing3n_core.plan import Release
-from server.release.cohort import Person, Variable, draw
+from braing3n_core.forecast import visits
+from braing3n_core.generate import batch_for
+from braing3n_core.models.brain import Brain
+from braing3n_core.plan import Release, TrainingPlan
+from server.release.cohort import Person, Variable, draw, seen
 from server.release.policy import Copies
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One synthetic person who may be in the release. `index` is its place in the noise of the release's seed."""
+    """One image that may be in the release: a synthetic person at one visit."""
 
-    index: int
+    index: int                                               # its place among the candidates
     cell: int
     person: Person
+    number: int                                              # of the person in the noise of the release's seed
 
 
 def candidates(
@@ -29,24 +35,42 @@ def candidates(
 ) -> list[Candidate]:
     """Everyone who is asked for, in the order of `cohort.draw`, then the spares, cell by cell."""
     asked = [number for number, cell in enumerate(release.cells) for _ in range(cell.count)]
-    counts = [rules.spares(cell.count, voted) for cell in release.cells]
+    counts = [rules.spares(cell.count, voted, cell.visits) for cell in release.cells]
     spare = [cell.model_copy(update={"count": n}) for cell, n in zip(release.cells, counts, strict=True) if n]
     cells = asked + [number for number, n in enumerate(counts) for _ in range(n)]
     spares = release.model_copy(update={"cells": tuple(spare), "seed": release.seed + 1})
     people = [*draw(release, variables, census), *(draw(spares, variables, census) if spare else [])]
-    return [Candidate(index, cell, person) for index, (cell, person) in enumerate(zip(cells, people, strict=True))]
+    images = [
+        (cell, visit, number)
+        for number, (cell, person) in enumerate(zip(cells, people, strict=True))
+        for visit in seen(person, release.cells[cell])
+    ]
+    return [Candidate(index, *image) for index, image in enumerate(images)]
+
+
+def volumes_of(
+    plan: TrainingPlan, model: Brain, pool: Sequence[Candidate], progress: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """(c, 1, D, H, W): the candidates' images, each a function of the plan, the model, and the person's number and years."""
+    release = plan.release
+    return visits(
+        model, [one.person.conditions for one in pool], [one.number for one in pool], [one.person.years for one in pool],
+        release.seed, steps=release.steps, guidance=release.weights, batch=batch_for(plan.model), progress=progress,
+    )  # fmt: skip
 
 
 def chosen(release: Release, pool: Sequence[Candidate], rejected: Mapping[int, str]) -> list[Candidate]:
-    """The first candidates of each cell that were not rejected, in the order of the cells, renamed sub-syn0001 and on.
+    """The first people of each cell without a rejected image, in the order of the cells, renamed sub-syn0001 and on.
 
-    Raises GateBlocked if a cell has too few left.
+    All visits of a person stand or fall together. Raises GateBlocked if a cell has too few people left.
     """
-    taken: list[Candidate] = []
+    out = {one.number for one in pool if one.index in rejected}
+    taken: list[int] = []
     for number, cell in enumerate(release.cells):
-        left = [one for one in pool if one.cell == number and one.index not in rejected]
+        everybody = sorted({one.number for one in pool if one.cell == number})
+        left = [person for person in everybody if person not in out]
         if len(left) < cell.count:
-            lost = len([one for one in pool if one.cell == number]) - len(left)
+            lost = len(everybody) - len(left)
             why = next((rejected[one.index] for one in pool if one.cell == number and one.index in rejected), "none was made")
             raise GateBlocked(
                 f"cell {number + 1} asks for {cell.count} people and {len(left)} candidates are left, {lost} were rejected, "
@@ -54,7 +78,7 @@ def chosen(release: Release, pool: Sequence[Candidate], rejected: Mapping[int, s
             )
         taken += left[: cell.count]
     width = max(4, len(str(len(taken))))
-    return [
-        Candidate(one.index, one.cell, Person(f"sub-syn{place:0{width}d}", one.person.conditions))
-        for place, one in enumerate(taken, start=1)
-    ]
+    name = {person: f"sub-syn{place:0{width}d}" for place, person in enumerate(taken, start=1)}
+    images = [one for one in pool if one.number in name]
+    images.sort(key=lambda one: (name[one.number], one.index))
+    return [replace(one, person=replace(one.person, name=name[one.number])) for one in images]

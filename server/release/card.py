@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 from braing3n_core.data.template import SPACE
 from braing3n_core.manifest import ATTESTATIONS, SIGNATURE, SUMS
 from braing3n_core.plan import TrainingPlan
+from server.release.cohort import Person, in_words
 from server.release.edition import NOT_RECORDED, Edition
 from server.release.tables import BidsType, licence
 
@@ -32,10 +34,14 @@ _MISUSES = (
 )
 
 
-def documents(plan: TrainingPlan, edition: Edition, count: int, kind: BidsType) -> dict[str, bytes]:
+_VISITS = """
+- `sub-*/sub-*_sessions.tsv` holds the years of each visit. All visits of one synthetic person are one course of events."""
+
+
+def documents(plan: TrainingPlan, edition: Edition, people: Sequence[Person], kind: BidsType) -> dict[str, bytes]:
     """The files by name. A function of its arguments alone."""
     return {
-        "README.md": readme(plan, edition, count, kind).encode(),
+        "README.md": readme(plan, edition, people, kind).encode(),
         "LICENSE": _license(plan).encode(),
         "CHANGES": _changes(edition).encode(),
         ".bidsignore": bidsignore(),
@@ -47,15 +53,15 @@ def bidsignore(*more: str) -> bytes:
     return "".join(f"{name}\n" for name in sorted((*IGNORED, *more))).encode()
 
 
-def readme(plan: TrainingPlan, edition: Edition, count: int, kind: BidsType) -> str:
+def readme(plan: TrainingPlan, edition: Edition, people: Sequence[Person], kind: BidsType) -> str:
     """README.md, which dataset hubs read as a card; what is not known is there as "not recorded"."""
     load = {
         "derivative": 'layout = BIDSLayout(".", is_derivative=True, config=["bids", "derivatives"])\n'
                       'images = layout.get(desc="synthetic", extension=".nii.gz")',
         "raw": 'layout = BIDSLayout(".")\nimages = layout.get(reconstruction="synthetic", extension=".nii.gz")',
     }[kind]  # fmt: skip
-    return f"""{_yaml(plan, edition, count)}
-# {edition.name}: {count} synthetic brains
+    return f"""{_yaml(plan, edition, len(people))}
+# {edition.name}: {in_words(people)}
 
 Every image here was made by a generator. None is a scan of a person, and none may be used for diagnosis or treatment.
 Each image says so itself: in its name, its JSON file (`SyntheticData`) and its NIfTI header (`descrip`).
@@ -63,7 +69,7 @@ Each image says so itself: in its name, its JSON file (`SyntheticData`) and its 
 - Open `docs/report.html` in a browser. It needs no network.
 - `docs/privacy_certificate.html` says what is promised to the patients behind the generator, and what is not.
 - `participants.tsv` holds what was REQUESTED of the generator for each image, drawn from the plan (`docs/plan.json`), never
-  from a table of patients.
+  from a table of patients.{_VISITS if plan.longitudinal else ""}
 - Images are skull-stripped, in the space {SPACE}, axes right-anterior-superior, intensities without unit (white matter is
   near 0.85, background is 0).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,10 +19,40 @@ _DECIMALS = 2
 
 @dataclass(frozen=True)
 class Person:
-    """One synthetic person and what was asked of the generator. None: left free."""
+    """One synthetic person at one visit, and what was asked of the generator for the first visit. None: left free."""
 
     name: str                                                # sub-syn0001
-    conditions: dict[str, Condition]                         # every variable of the plan
+    conditions: dict[str, Condition]                         # every variable of the plan, at the first visit
+    session: str = ""                                        # ses-01; empty where a person has one visit
+    years: float = 0.0                                       # since the first visit
+
+    @property
+    def image(self) -> str:
+        """The name of this person's image at this visit."""
+        return f"{self.name}_{self.session}" if self.session else self.name
+
+    @property
+    def now(self) -> dict[str, Condition]:
+        """Conditions at this visit: an age has advanced, and a number that was asked for was asked of the first visit alone."""
+        if not self.years:
+            return self.conditions
+        words = {name: value for name, value in self.conditions.items() if isinstance(value, str)}
+        age = self.conditions.get("age")
+        older = {} if age is None else {"age": round(float(age) + self.years, _DECIMALS)}
+        return {**dict.fromkeys(self.conditions), **words, **older}
+
+
+def in_words(people: Sequence[Person]) -> str:
+    """How much there is: 24 synthetic brains; 72 images of 24 synthetic people."""
+    names = len({person.name for person in people})
+    return f"{names} synthetic brains" if names == len(people) else f"{len(people)} images of {names} synthetic people"
+
+
+def seen(person: Person, cell: Cell) -> list[Person]:
+    """The person at every visit that the cell asks for."""
+    if cell.visits == 1:
+        return [person]
+    return [replace(person, session=f"ses-{1 + visit:02d}", years=visit * cell.years) for visit in range(cell.visits)]
 
 
 def draw(release: Release, variables: Sequence[Variable], census: Shares | None = None) -> list[Person]:
@@ -38,6 +68,7 @@ def draw(release: Release, variables: Sequence[Variable], census: Shares | None 
             if name not in known:
                 raise PlanRefused(f"release cell {number} asks for {name!r}, which the plan does not declare; declare it")
             _refuse_impossible(number, known[name], asked)
+        _refuse_too_old(number, known.get("age"), cell)
     rng = np.random.default_rng(release.seed % 2**64)
     rows = [_person(cell, variables, rng, census or {}) for cell in release.cells for _ in range(cell.count)]
     width = max(4, len(str(len(rows))))
@@ -69,6 +100,16 @@ def _value(asked: tuple[float, float] | tuple[str, ...], part: float) -> Conditi
             return min(max(round(low + (high - low) * part, _DECIMALS), float(low)), float(high))
         case _:
             return str(asked[int(part * len(asked))])
+
+
+def _refuse_too_old(number: int, age: Variable | None, cell: Cell) -> None:
+    """Raise PlanRefused if somebody would be older at the last visit than the generator knows people."""
+    oldest = max((float(edge) for edge in cell.conditions.get("age", ())), default=0.0) + (cell.visits - 1) * cell.years
+    if isinstance(age, Continuous) and not oldest <= age.high:
+        raise PlanRefused(
+            f"release cell {number}: somebody would be {oldest:g} at the last visit, the plan's ages end at {age.high:g}; "
+            "ask for younger people, or for fewer years"
+        )
 
 
 def _refuse_impossible(cell: int, variable: Variable, asked: tuple[object, ...]) -> None:

@@ -6,10 +6,11 @@ Formats: docs.mlcommons.org/croissant, specifications 1.1 and RAI 1.0. Paths are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from braing3n_core.plan import TrainingPlan
+from server.release.cohort import Person, in_words
 from server.release.edition import NOT_RECORDED, Edition
 from server.release.tables import as_json, licence
 
@@ -22,7 +23,12 @@ _KEYS = {
 
 
 def croissant(
-    plan: TrainingPlan, edition: Edition, images: str, count: int, tables: Mapping[str, bytes], columns: Mapping[str, str]
+    plan: TrainingPlan,
+    edition: Edition,
+    images: str,
+    people: Sequence[Person],
+    tables: Mapping[str, bytes],
+    columns: Mapping[str, str],
 ) -> bytes:
     """croissant.json. `images` is the pattern of the image files, `columns` are those of the table with their data types."""
     return as_json(
@@ -31,7 +37,7 @@ def croissant(
             "@type": "sc:Dataset",
             "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
             "name": edition.name,
-            "description": f"{count} synthetic skull-stripped T1-weighted brains, none a scan of a person; not for diagnosis.",
+            "description": f"{in_words(people)}, skull-stripped, T1-weighted; none is a scan of a person; not for diagnosis.",
             "license": "https://creativecommons.org/publicdomain/zero/1.0/" if plan.rehearsal else licence(plan),
             "url": f"urn:braing3n:{edition.name}",
             "creator": {"@type": "sc:Organization", "name": edition.issuer},

@@ -33,8 +33,9 @@ _MIDDLE = {"derivative": f"_space-{SPACE}_desc-synthetic", "raw": "_rec-syntheti
 
 
 def image_path(person: Person, kind: BidsType = "derivative") -> str:
-    """Where a person's image lies inside the release, POSIX."""
-    return f"{person.name}/anat/{person.name}{_MIDDLE[kind]}_T1w.nii.gz"
+    """Where a person's image of this visit lies inside the release, POSIX."""
+    folder = f"{person.name}/{person.session}" if person.session else person.name
+    return f"{folder}/anat/{person.image}{_MIDDLE[kind]}_T1w.nii.gz"
 
 
 def write_dataset(
@@ -44,7 +45,7 @@ def write_dataset(
     people: Sequence[Person],
     volumes: Tensor,
     *,
-    indices: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
     measured: Mapping[str, Sequence[float]] | None = None,
     documents: Mapping[str, bytes] | None = None,
     kind: BidsType = "derivative",
@@ -54,7 +55,7 @@ def write_dataset(
 
     Guarantee: `out` appears whole, with every file on disk, or not at all; an existing release is refused unless `replace`
     is given, and then it is there until the new one takes its name. The same arguments give the same bytes. `measured` are
-    columns of numbers measured on the synthetic images, one per person; `indices` say where each lies in the seed's noise.
+    columns of numbers measured on the synthetic images, one per image; `numbers` say which of the seed's people each is.
     """
     refuse_to_overwrite(out, replace)
     _refuse_broken(plan, people, volumes, measured or {})
@@ -65,9 +66,9 @@ def write_dataset(
         rows = tables(plan, edition, people, measured or {}, kind)
         described = {
             **rows,
-            **card(plan, edition, len(people), kind),
+            **card(plan, edition, people, kind),
             CROISSANT: croissant(
-                plan, edition, f"sub-*/anat/*{_MIDDLE[kind]}_T1w.nii.gz", len(people), rows, _kinds(rows["participants.tsv"])
+                plan, edition, _pattern(people, kind), people, rows, _kinds(rows["participants.tsv"])
             ),
             PLAN_FILE: plan.canonical().encode() + b"\n",
         }
@@ -75,10 +76,17 @@ def write_dataset(
             (whole / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(whole / name, content)
         for place, person in enumerate(people):
-            _write_person(whole, plan, person, indices[place] if indices else place, volumes[place, 0], kind)
+            _write_person(whole, plan, person, numbers[place] if numbers else place, volumes[place, 0], kind)
         write_atomically(whole / SUMS, sums(digests_of(whole)))
         _take_place(whole, out, Path(scratch) / "before")
     return out
+
+
+def _pattern(people: Sequence[Person], kind: BidsType) -> str:
+    """Of the image files."""
+    sessions = {bool(person.session) for person in people}
+    folder = "sub-*/ses-*/anat" if sessions == {True} else "sub-*/anat" if sessions == {False} else "sub-*/**/anat"
+    return f"{folder}/*{_MIDDLE[kind]}_T1w.nii.gz"
 
 
 def _kinds(table: bytes) -> dict[str, str]:
@@ -94,7 +102,7 @@ def _is_number(cell: str) -> bool:
         return False
 
 
-def _write_person(root: Path, plan: TrainingPlan, person: Person, index: int, volume: Tensor, kind: BidsType) -> None:
+def _write_person(root: Path, plan: TrainingPlan, person: Person, number: int, volume: Tensor, kind: BidsType) -> None:
     image = root / image_path(person, kind)
     image.parent.mkdir(parents=True)
     seed = plan.release.seed
@@ -102,7 +110,7 @@ def _write_person(root: Path, plan: TrainingPlan, person: Person, index: int, vo
         image,
         volume.detach().cpu().numpy(),
         template(plan.model).affine,
-        descrip=f"SYNTHETIC {plan.study} seed {seed} image {index}"[:_DESCRIP_BYTES],
+        descrip=f"SYNTHETIC {plan.study} seed {seed} image {number}"[:_DESCRIP_BYTES],
         intent_name="SYNTHETIC",
     )
     sidecar = {
@@ -112,7 +120,8 @@ def _write_person(root: Path, plan: TrainingPlan, person: Person, index: int, vo
         "SpatialReference": _SPACE_URL,
         "RequestedConditions": person.conditions,
         "Seed": seed,
-        "Index": index,
+        "Index": number,
+        **({"YearsSinceFirstVisit": person.years} if person.session else {}),
         "SamplerSteps": plan.release.steps,
         "Guidance": plan.release.weights,
         "Study": plan.study,
@@ -144,7 +153,7 @@ def _refuse_broken(
         raise GateBlocked(f"the volumes have shape {tuple(volumes.shape)}, the cohort needs {expected}; generate them again")
     for person, volume in zip(people, volumes, strict=True):
         if not bool(torch.isfinite(volume).all()):
-            raise GateBlocked(f"the image of {person.name} has values that are not finite; nothing was written, train again")
+            raise GateBlocked(f"the image of {person.image} has values that are not finite; nothing was written, train again")
     for name, values in measured.items():
         if len(values) != len(people):
             raise GateBlocked(f"{name} was measured on {len(values)} of {len(people)} images; measure all of them")

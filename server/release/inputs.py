@@ -18,6 +18,8 @@ from server.release.cohort import Person
 from server.release.edition import Edition
 from server.release.gates import Gate
 
+YEARS = "years"                                              # since a first visit: the name of a sweep over visits
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -94,6 +96,11 @@ class Sweep:
     measured: tuple[float, ...]                              # ventricles of each volume, ml
     held: str                                                # what was held, in words
 
+    @property
+    def title(self) -> str:
+        """Above the pictures."""
+        return "One synthetic person over the years" if self.name == YEARS else f"{self.name.capitalize()} sweep"
+
 
 @dataclass(frozen=True)
 class Control:
@@ -114,6 +121,7 @@ class ReleaseInputs:
     volumes: Tensor                                          # (n, 1, D, H, W)
     age_sweep: Sweep | None = None
     ventricle_sweep: Sweep | None = None
+    visits: Sweep | None = None                              # the first synthetic person who has several
     control: Control | None = None
     panel: Sequence[Quality] = ()
     privacy: Sequence[SitePrivacy] = ()
@@ -122,6 +130,11 @@ class ReleaseInputs:
     gates: Sequence[Gate] = ()
     findings: Sequence[Findings] = ()                        # one per person
     edition: Edition | None = None
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        """Those that there are."""
+        return [sweep for sweep in (self.age_sweep, self.ventricle_sweep, self.visits) if sweep]
 
 
 def finite(value: float | None) -> float | None:

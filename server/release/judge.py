@@ -81,7 +81,7 @@ def judge(
     # The vote was paid for in between, so the budget is counted again.
     all_gates = [
         gates.budget(plan, consortium.privacy()), copies, plausible,
-        gates.diversity(policy.rules.diversity, made[indices], plan.model),
+        gates.diversity(policy.rules.diversity, made[[one.index for one in people if not one.person.years]], plan.model),
         gates.condition(policy.rules.condition, *((pairs.requested, pairs.measured) if pairs else ((), ()))),
     ]  # fmt: skip
     return Judged(all_gates, people, [found[index] for index in indices], measured, pairs)
@@ -96,7 +96,7 @@ def _control(
     people: Sequence[Person], measured: Sequence[float], given: tuple[Sequence[float], Sequence[float]] | None
 ) -> Control | None:
     if given is None:
-        pairs = [(person.conditions.get(VENTRICLES), found) for person, found in zip(people, measured, strict=True)]
+        pairs = [(person.now.get(VENTRICLES), found) for person, found in zip(people, measured, strict=True)]
         given = [float(a) for a, _ in pairs if a is not None], [b for a, b in pairs if a is not None]
     known = [(float(a), float(b)) for a, b in zip(*given, strict=True) if math.isfinite(a) and math.isfinite(b)]
     return Control(VENTRICLES, "ml", tuple(a for a, _ in known), tuple(b for _, b in known)) if known else None

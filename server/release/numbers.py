@@ -12,7 +12,6 @@ from server.release.tables import as_json
 
 def metrics_json(inputs: ReleaseInputs) -> bytes:
     """The numbers, each with its unit or its name. Infinity and NaN, which JSON does not know, are words or null."""
-    sweeps = [sweep for sweep in (inputs.age_sweep, inputs.ventricle_sweep) if sweep]
     privacy = [
         {key: value for key, value in asdict(row).items() if key != "events"}
         for row in sorted(inputs.privacy, key=lambda row: row.site)
@@ -23,6 +22,7 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
                 "release": inputs.edition.name if inputs.edition else inputs.plan.study,
                 "plan": inputs.plan.digest,
                 "images": len(inputs.people),
+                "people": len({person.name for person in inputs.people}),
                 "privacy": {
                     "unit": "one patient with all scans",
                     "neighbours": "add or remove one patient",
@@ -33,7 +33,9 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
                 },
                 "gates": [gate.as_json() for gate in inputs.gates],
                 "quality": [asdict(row) for row in inputs.panel],
-                "sweeps": [{"name": s.name, "unit": s.unit, "values": s.values, "ventricles_ml": s.measured} for s in sweeps],
+                "sweeps": [
+                    {"name": s.name, "unit": s.unit, "values": s.values, "ventricles_ml": s.measured} for s in inputs.sweeps
+                ],
                 "control": asdict(inputs.control) if inputs.control else None,
                 "subgroups": subgroups(inputs),
             }
@@ -46,7 +48,7 @@ def subgroups(inputs: ReleaseInputs) -> dict[str, dict[str, int]]:
     found = {}
     for variable in inputs.plan.variables:
         if isinstance(variable, Categorical) and len(variable.levels) > 1:
-            asked = [person.conditions.get(variable.name) for person in inputs.people]
+            asked = [person.conditions.get(variable.name) for person in inputs.people if not person.years]
             found[variable.name] = {level: asked.count(level) for level in variable.levels}
             found[variable.name] |= {"not requested": asked.count(None)} if None in asked else {}
     return found

@@ -22,16 +22,17 @@ from server.release import gates
 from server.release.accounts import Sealed, account
 from server.release.anatomy import examine
 from server.release.bundle import bundle_files
-from server.release.candidates import candidates
+from server.release.candidates import candidates, volumes_of
 from server.release.card import bidsignore
 from server.release.census import census_document, followed, refuse_without_census
 from server.release.certificate import FILE, PAGE, certificate, page
 from server.release.certificate_words import Known
+from server.release.cohort import Person
 from server.release.dataset import refuse_to_overwrite, write_dataset
 from server.release.edition import Edition
 from server.release.evidence import GATES_FILE, POLICY_FILE
 from server.release.gates import Votes
-from server.release.inputs import Quality, ReleaseInputs, SitePrivacy, Sweep
+from server.release.inputs import YEARS, Quality, ReleaseInputs, SitePrivacy, Sweep
 from server.release.judge import VENTRICLES, Consortium, is_voted_on, judge
 from server.release.mosaic import hero_png
 from server.release.numbers import metrics_json
@@ -109,15 +110,15 @@ def publish(
     voted = is_voted_on(plan) and consortium.votes
     pool = candidates(plan.release, plan.variables, policy.rules.copies, voted, followed(plan, census))
     if made is None:
-        made = maker.volumes("generating", [one.person.conditions for one in pool])
+        made = volumes_of(plan, maker.model, pool, maker.saying("generating"))
     judged = judge(plan, policy, consortium, pool, made, extras.control)
     gates.refuse_closed(judged.gates)
-    people, indices = [one.person for one in judged.people], [one.index for one in judged.people]
-    volumes = made[indices]
+    people, volumes = [one.person for one in judged.people], made[[one.index for one in judged.people]]
     # 2. What is said about them.
     inputs = ReleaseInputs(
         plan=plan, people=people, volumes=volumes, age_sweep=maker.sweep("age", extras.ranges.get("age")),
-        ventricle_sweep=maker.sweep(VENTRICLES, extras.ranges.get(VENTRICLES)), control=judged.control, panel=extras.quality,
+        ventricle_sweep=maker.sweep(VENTRICLES, extras.ranges.get(VENTRICLES)),
+        visits=_visits(people, volumes, judged.measured), control=judged.control, panel=extras.quality,
         privacy=consortium.privacy(), rounds=extras.rounds, provenance=extras.provenance, gates=judged.gates, edition=edition,
         findings=judged.findings,
     )  # fmt: skip
@@ -127,9 +128,19 @@ def publish(
     # 3. The folder.
     hero_png(volumes, out / PICTURE, plan.model)
     return write_dataset(
-        folder, plan, edition, people, volumes, indices=indices, kind=kind,
+        folder, plan, edition, people, volumes, numbers=[one.number for one in judged.people], kind=kind,
         measured={VENTRICLES: judged.measured}, documents=documents, replace=replace,
     )  # fmt: skip
+
+
+def _visits(people: Sequence[Person], volumes: Tensor, measured: Sequence[float]) -> Sweep | None:
+    """The first person of the release with several visits, as a sweep over years."""
+    name = next((person.name for person in people if person.session), None)
+    if name is None:
+        return None
+    mine = [place for place, person in enumerate(people) if person.name == name]
+    years, sizes = tuple(people[place].years for place in mine), tuple(measured[place] for place in mine)
+    return Sweep(YEARS, "year", years, volumes[mine], sizes, f"{name} at every visit; the years alone differ")
 
 
 def _documents(
@@ -167,12 +178,16 @@ class _Maker:
 
     def volumes(self, what: str, rows: Sequence[Mapping[str, Condition]], noise: Tensor | None = None) -> Tensor:
         """(n, 1, D, H, W), one volume per row of conditions."""
-        release, progress = self.plan.release, self.progress
-        say = None if progress is None else lambda done, total: progress(what, done, total)
+        release = self.plan.release
         return generate(
-            self.model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise, progress=say,
-            batch=batch_for(self.plan.model),
-        )
+            self.model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise,
+            progress=self.saying(what), batch=batch_for(self.plan.model),
+        )  # fmt: skip
+
+    def saying(self, what: str) -> Callable[[int, int], None] | None:
+        """How far `what` is, for whoever wants to hear it."""
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
 
     def sweep(self, name: str, limits: tuple[float, float] | None) -> Sweep | None:
         """One condition in even steps over the noise of the cohort's first person; None if the plan lacks it."""

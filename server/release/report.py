@@ -20,6 +20,7 @@ from server.release.calibrate import shipped
 from server.release.certificate_words import FALSE_ALARMS
 from server.release.certificate_words import meaning as allowed
 from server.release.charts import bars, strips
+from server.release.cohort import in_words
 from server.release.gates import verdict as gate_verdict
 from server.release.inputs import Control, Quality, ReleaseInputs, SitePrivacy, StagePrivacy, Sweep, finite, site_privacy
 from server.release.mosaic import (
@@ -91,13 +92,14 @@ def render(inputs: ReleaseInputs) -> str:
         convention=CONVENTION,
         full_colour=FULL_COLOUR,
         count=len(people),
+        cohort=in_words(inputs.people),
         private=plan.privacy.private,
         summed=plan.privacy.secure_sum,
         facts=_facts(inputs),
-        mosaic=[_portrait(person.name, describe(person.conditions, plan), three_planes(v, frame, _STRIP_ZOOM))
+        mosaic=[_portrait(person.image, describe(person.now, plan), three_planes(v, frame, _STRIP_ZOOM))
                 for person, v in people[:MOSAIC]],
         scroller=_scroller(inputs, frame, sheets),
-        sweeps=[(sweep, _steps(sweep, frame)) for sweep in (inputs.age_sweep, inputs.ventricle_sweep) if sweep],
+        sweeps=[(sweep, _steps(sweep, frame)) for sweep in inputs.sweeps],
         budget=_chart(lambda ink: budget_png(inputs.rounds, inputs.privacy, ink), "Epsilon spent per site after each round"),
         control=inputs.control and _chart(
             lambda ink: control_png(inputs.control, ink) if inputs.control else None,
@@ -194,7 +196,8 @@ def _percent(share: float) -> str:
 
 def _facts(inputs: ReleaseInputs) -> list[tuple[str, str, str]]:
     """The three or four numbers a reader came for: value, what it is, beside what."""
-    facts = [(str(len(inputs.people)), "synthetic brains", "none is a scan of a person")]
+    count, _, what = in_words(inputs.people).partition(" ")
+    facts = [(count, what, "none is a scan of a person")]
     if inputs.privacy:
         worst = max(inputs.privacy, key=lambda row: row.epsilon)
         spent = "epsilon spent per patient, highest of all sites"
@@ -243,8 +246,8 @@ class Scroller:
 def _scroller(inputs: ReleaseInputs, frame: Frame, sheets: list[list[Sheet]]) -> Scroller:
     shown = list(inputs.people)[:SCROLLED]
     return Scroller(
-        names=[person.name for person in shown],
-        captions=[describe(person.conditions, inputs.plan) for person in shown],
+        names=[person.image for person in shown],
+        captions=[describe(person.now, inputs.plan) for person in shown],
         sheets=sheets,
         uris=[[_uri(one.jpeg, "jpeg") for one in person] for person in sheets],
         cuts=frame.cuts,

@@ -10,7 +10,6 @@ from pathlib import Path
 from braing3n_core.candidate_files import PART, Candidates, part_path, read_candidates, write_part
 from braing3n_core.errors import IntegrityError, PlanRefused, UsageError
 from braing3n_core.files import write_atomically
-from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.manifest import SIGNATURE
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
@@ -18,7 +17,7 @@ from braing3n_core.prior import load_prior
 from braing3n_core.state import load
 from server.finish import provenance, read_rounds
 from server.release import gates
-from server.release.candidates import Candidate, candidates
+from server.release.candidates import Candidate, candidates, volumes_of
 from server.release.census import followed, read_census, refuse_without_census
 from server.release.dataset import refuse_to_overwrite
 from server.release.edition import Edition
@@ -46,16 +45,11 @@ def generate_candidates(
     """
     plan, model = finished_run(run, prior)
     refuse_without_census(plan, read_census(plan, run, census))
-    pool, folder, release = _pool(run, plan, policy), run / FOLDER, plan.release
+    pool, folder = _pool(run, plan, policy), run / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     for first in range(0, len(pool), PART):
         if not part_path(folder, first).exists():
-            rows = [one.person.conditions for one in pool[first : first + PART]]
-            noise = noise_of(model, release.seed, len(rows), first)
-            made = generate(
-                model, rows, release.seed, steps=release.steps, guidance=release.weights, noise=noise,
-                batch=batch_for(plan.model),
-            )  # fmt: skip
+            made = volumes_of(plan, model, pool[first : first + PART])
             write_part(folder, plan.digest, policy.rules.copies.threshold, first, len(pool), made)
             say(f"candidates: {min(first + PART, len(pool))} of {len(pool)}")
     return folder

@@ -26,14 +26,42 @@ def tables(
     names = [variable.name for variable in plan.variables]
     rows = [["participant_id", "species", *names, *(f"{name}_measured" for name in measured)]]
     for i, person in enumerate(people):
-        asked = [_cell(variable, person.conditions.get(variable.name)) for variable in plan.variables]
-        rows.append([person.name, "homo sapiens", *asked, *(_measured(values[i]) for values in measured.values())])
+        if not person.years:
+            asked = [_cell(variable, person.conditions.get(variable.name)) for variable in plan.variables]
+            rows.append([person.name, "homo sapiens", *asked, *(_measured(values[i]) for values in measured.values())])
     return {
         "dataset_description.json": as_json(_description(plan, edition, kind)),
-        "participants.tsv": "".join("\t".join(row) + "\n" for row in rows).encode(),
+        "participants.tsv": _tsv(rows),
         "participants.json": as_json(_columns(plan, measured)),
         **({"descriptions.tsv": _DESCRIPTIONS} if kind == "derivative" else {}),
+        **_sessions(plan, people, measured),
     }
+
+
+def _sessions(
+    plan: TrainingPlan, people: Sequence[Person], measured: Mapping[str, Sequence[float]]
+) -> dict[str, bytes]:
+    """A table of visits for everybody who has more than one, and what its columns mean."""
+    age = next((v for v in plan.variables if v.name == "age" and isinstance(v, Continuous)), None)
+    tables: dict[str, list[list[str]]] = {}
+    for i, person in enumerate(people):
+        if person.session:
+            head = ["session_id", "years", *(["age"] if age else []), *(f"{name}_measured" for name in measured)]
+            numbers = [f"{person.years:g}", *([_cell(age, person.now.get("age"))] if age else [])]
+            rows = tables.setdefault(f"{person.name}/{person.name}_sessions.tsv", [head])
+            rows.append([person.session, *numbers, *(_measured(values[i]) for values in measured.values())])
+    if not tables:
+        return {}
+    columns = {name: about for name, about in _columns(plan, measured).items() if name == "age" or name.endswith("_measured")}
+    known = {
+        "session_id": {"Description": "A visit of a synthetic person"},
+        "years": {"Description": "Since the first visit, as REQUESTED of the generator", "Units": "year"},
+    }
+    return {"sessions.json": as_json({**known, **columns}), **{name: _tsv(rows) for name, rows in tables.items()}}
+
+
+def _tsv(rows: Sequence[Sequence[str]]) -> bytes:
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
 
 
 def licence(plan: TrainingPlan) -> str:

@@ -16,19 +16,18 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from braing3n_core.errors import UsageError
-from braing3n_core.plan import StageName
 from privacy.dp_sgd import Engine, private_gradient, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
 from privacy.randomness import SecretNoise
 from simulations.bench.rivals import Mode, opacus_step
-from simulations.bench.subjects import NAMES, Subject, subject
+from simulations.bench.subjects import NAMES, Benched, Subject, subject
 
 Step = Callable[[], None]
 Say = Callable[[str], None]
 METHODS: Final = ("ours", "loop", "opacus_hooks", "functorch", "ghost")
 _CLIP, _NOISE, _LEARNING_RATE = 1.0, 1.0, 1e-4
-_LIMITS: Final[dict[StageName, tuple[float, float]]] = {     # with one view, with four or more
+_LIMITS: Final[dict[Benched, tuple[float, float]]] = {     # with one view, with four or more
     "generator": (1.15, 1.10),
     "decoder": (1.15, 1.10),
     "encoder": (1.25, 1.25),
@@ -52,7 +51,7 @@ class Row(TypedDict):
     limit: float
 
 
-def stages(names: Sequence[str]) -> list[StageName]:
+def stages(names: Sequence[str]) -> list[Benched]:
     """The stages so named, all if none is. Raises UsageError for another name."""
     unknown = set(names) - set(NAMES)
     if unknown:
@@ -61,7 +60,7 @@ def stages(names: Sequence[str]) -> list[StageName]:
 
 
 def bench(
-    stages: Sequence[StageName], views: Sequence[int], patients: int, rounds: int, threads: int, say: Say
+    stages: Sequence[Benched], views: Sequence[int], patients: int, rounds: int, threads: int, say: Say
 ) -> list[Row]:
     """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
     torch.set_num_threads(threads)
@@ -73,7 +72,7 @@ def bench(
     return rows
 
 
-def limit(stage: StageName, views: int) -> float:
+def limit(stage: Benched, views: int) -> float:
     """What a private step may cost at most, over a plain one."""
     return _LIMITS[stage][views >= 4]
 

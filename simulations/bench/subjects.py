@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,12 @@ from braing3n_core.models.generator import Generator
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.models.trainable import NETWORKS
-from braing3n_core.plan import DEFAULT_VARIABLES, StageName
+from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.training import draw_rows, row_loss
 from privacy.dp_sgd import RowLoss, Rows
 
-NAMES: Final[dict[StageName, str]] = {
+Benched = Literal["encoder", "decoder", "generator"]          # the trajectory is a generator of fewer blocks
+NAMES: Final[dict[Benched, str]] = {
     "generator": "DiT generator, 216 tokens",
     "decoder": "decoder, 48^3 voxels",
     "encoder": "MAE, 54 of 216 tokens visible",
@@ -34,7 +35,7 @@ _PRESET: Final = PRESETS["tiny"]
 class Subject:
     """One network with all its weights trainable, and the rows of one step."""
 
-    stage: StageName
+    stage: Benched
     model: nn.Module
     patients: Sequence[Rows]
     loss: RowLoss
@@ -45,7 +46,7 @@ class Subject:
         return tuple(torch.cat(column) for column in zip(*self.patients, strict=True))
 
 
-def subject(stage: StageName, patients: int, views: int) -> Subject:
+def subject(stage: Benched, patients: int, views: int) -> Subject:
     """The network of `stage` with every weight random, and `views` rows of each of `patients` patients."""
     torch.manual_seed(0)
     model = _filled()
@@ -71,7 +72,7 @@ def _filled() -> Brain:
     return model
 
 
-def _scan(stage: StageName, draws: torch.Generator) -> tuple[Tensor, ...]:
+def _scan(stage: Benched, draws: torch.Generator) -> tuple[Tensor, ...]:
     """What the stage keeps of one patient with one scan."""
     tokens = _PRESET.tokens
     match stage:

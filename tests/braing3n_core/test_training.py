@@ -10,9 +10,22 @@ import torch
 from braing3n_core.data.cohort import Scan
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.models.generator import MISSING
+from braing3n_core.models.trainable import select_trainable
 from braing3n_core.plan import Hospital, Learns, TrainingPlan
 from braing3n_core.prior import load_prior
-from braing3n_core.training import DROP_ALL, DROP_ONE, LATENT_NOISE, draw_rows, make_rows, prepare, row_loss
+from braing3n_core.training import (
+    DROP_ALL,
+    DROP_ONE,
+    LATENT_NOISE,
+    PURE_NOISE,
+    Prepared,
+    draw_rows,
+    make_rows,
+    pairs_of,
+    prepare,
+    row_loss,
+)
+from privacy.dp_sgd import clipped_sum
 from tests.small import SMALL, small_brain, stage
 
 MODEL = small_brain()
@@ -86,3 +99,40 @@ def test_decoder_noise_stays_below_its_declared_deviation() -> None:
     deviations = noise.flatten(1).std(1)
     assert deviations.max() < 1.3 * LATENT_NOISE
     assert deviations.min() < 0.1 * LATENT_NOISE
+
+
+LONGER = small_brain(longitudinal=True)
+
+
+def test_pairs_are_two_scans_of_one_kind_with_years_between() -> None:
+    latents = torch.randn(4, LONGER.tokens, SMALL.latent_width)
+    rows = [
+        {"age": 50.0, "modality": "T1w"}, {"age": 53.0, "modality": "T1w"}, {"age": 75.0, "modality": "T1w"}, {"age": None}
+    ]  # fmt: skip
+    first, change, codes, years, there = pairs_of(LONGER, latents, rows)
+    assert years.tolist() == [3.0], "22 and 25 years are longer than any trajectory knows"
+    assert torch.equal(first, latents[:1])
+    assert torch.allclose(change, (latents[1:2] - latents[:1]) / LONGER.years.scale)
+    assert torch.equal(codes, LONGER.codes(rows[:1]))
+    assert there.tolist() == [1.0]
+    same_day = pairs_of(LONGER, latents[:2], [{"age": 50.0}, {"age": 50.0}])
+    assert same_day[4].tolist() == [0.0]
+
+
+def test_a_person_without_a_second_visit_has_no_gradient_at_all() -> None:
+    chosen = stage("trajectory")
+    select_trainable(LONGER, chosen, seed=1)
+    people = [pairs_of(LONGER, torch.randn(1, LONGER.tokens, SMALL.latent_width), [{"age": 50.0}])]
+    people.append(pairs_of(LONGER, torch.randn(2, LONGER.tokens, SMALL.latent_width), [{"age": 50.0}, {"age": 55.0}]))
+    rows = [make_rows(Prepared(one), chosen, LONGER, torch.Generator().manual_seed(2)) for one in people]
+    found = clipped_sum(LONGER, rows, row_loss("trajectory"), 1.0, "fast")
+    assert float(found.norms[0]) == 0
+    assert float(found.norms[1]) > 0
+    LONGER.requires_grad_(False)
+
+
+def test_a_trajectory_is_asked_at_pure_noise_a_quarter_of_the_time_and_always_for_a_mean() -> None:
+    pair = pairs_of(LONGER, torch.randn(2, LONGER.tokens, SMALL.latent_width), [{"age": 50.0}, {"age": 55.0}])
+    times = draw_rows("trajectory", pair, LONGER, 4000, torch.Generator().manual_seed(0))[3]
+    assert abs(float((times == 1).float().mean()) - PURE_NOISE) < 0.03
+    assert bool((draw_rows("trajectory", pair, LONGER, 100, torch.Generator().manual_seed(0), "mean")[3] == 1).all())

@@ -24,7 +24,7 @@ def planted(seed: int) -> tuple[Brain, torch.Tensor, torch.Tensor, torch.Tensor,
     people = codes[:, 0, None, None] * age + 0.1 * torch.randn(PEOPLE, *size, generator=draw)
     strengths = torch.randn(SCANNERS, 1, 1, generator=draw)
     scanners = people.mean(0) + strengths * scanner + 0.01 * torch.randn(SCANNERS, *size, generator=draw)
-    fit_population(model, people, codes, scanners, seed=1)
+    fit_population(model.generator.population, people, codes, scanners, seed=1)
     return model, codes, age, scanner, stranger
 
 

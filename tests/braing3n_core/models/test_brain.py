@@ -12,7 +12,7 @@ from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.trainable import select_trainable
 from braing3n_core.plan import DEFAULT_VARIABLES
-from braing3n_core.training import draw_rows, row_loss
+from braing3n_core.training import draw_rows, pairs_of, row_loss
 from privacy.dp_sgd import clipped_sum, trainable
 from privacy.mechanism import l2_norm
 from tests.small import SMALL, small_brain, stage
@@ -69,17 +69,22 @@ def test_every_condition_reaches_the_generator() -> None:
     [
         ("encoder", "all"), ("encoder", "lora:2"), ("decoder", "all"), ("decoder", "group:style"), ("decoder", "group:output"),
         ("generator", "all"), ("generator", "lora:2"), ("generator", "group:conditions"), ("generator", "group:ends"),
+        ("trajectory", "all"), ("trajectory", "lora:2"), ("trajectory", "group:pace"),
     ],
 )
 def test_the_engines_agree_on_the_networks_that_are_trained(name: str, what: str) -> None:
-    model = small_brain()
+    model = small_brain(longitudinal=name == "trajectory")
     chosen = stage(name, what)
+    if model.trajectory is not None:
+        model.trajectory.pace.basis.normal_(generator=torch.Generator().manual_seed(1))
     select_trainable(model, chosen, seed=3)
     x = volumes(3)
+    visits = [{"age": age, "sex": "F"} for age in (30.0, 34.0, 41.0)]
     data = {
         "encoder": (model.cubes(x),),
         "decoder": (model.encoder(model.cubes(x)).detach(), x),
         "generator": (model.encode(x).detach(), model.codes([{"age": 30.0, "sex": "F"}] * 3)),
+        "trajectory": pairs_of(model, model.encode(x).detach(), visits) if name == "trajectory" else (),
     }[name]
     draw = torch.Generator().manual_seed(2)
     patients = [draw_rows(chosen.name, data, model, rows, draw) for rows in (1, 3)]

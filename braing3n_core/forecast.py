@@ -1,0 +1,107 @@
+"""One person later: from a scan, what is known of the person and the years to come, to the follow-up that is expected.
+
+The change of latents is what is forecast (braing3n_core.models.trajectory). Voxels are the person's own first scan plus what
+the change does to the decoded scan, so that detail which latents do not hold stays where it is.
+"""
+
+# B people, N tokens, C channels, M variables
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from braing3n_core.errors import UsageError
+from braing3n_core.flow import heun
+from braing3n_core.generate import BATCH, BRIGHTEST, Guidance, generate, noise_of
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.presets import LONGEST_YEARS
+
+_DRAWS = 4                                                   # pairs of opposite noise that an expectation is taken over
+_SEED = 0                                                    # of that noise, which the expectation hardly depends on
+_EVENTS = 2**40                                              # added to a cohort's seed for what happens to its people
+
+
+@torch.no_grad()
+def expected_change(model: Brain, first: Tensor, codes: Tensor, years: Tensor) -> Tensor:
+    """(B, N, C) mean change of latents `first` (B, N, C) of people with `codes` (B, M) after `years` (B,).
+
+    At pure noise the best velocity of a flow is noise minus the mean of its data, so one evaluation gives the mean; it is
+    taken at a few fixed draws of noise and their opposites, in which what noise does to the network cancels.
+    """
+    _refuse_beyond(years)
+    trajectory = model.years
+    draws = torch.randn(_DRAWS, *first.shape[1:], generator=torch.Generator().manual_seed(_SEED))
+    total = torch.zeros_like(first)
+    for noise in torch.cat([draws, -draws]):
+        z = noise.expand_as(first)
+        total += z - trajectory(z, torch.ones(len(first)), first, codes, years)
+    return trajectory.scale * total / (2 * _DRAWS)
+
+
+@torch.no_grad()
+def drawn_change(model: Brain, first: Tensor, codes: Tensor, years: Tensor, noise: Tensor, *, steps: int) -> Tensor:
+    """(B, N, C) one change that may well happen: a sample of the flow from `noise` (B, N, C).
+
+    It holds what differs from scan to scan besides the years, such as the receive field. The same noise at several `years` is
+    one course of events.
+    """
+    _refuse_beyond(years)
+    trajectory = model.years
+    return trajectory.scale * heun(lambda z, t: trajectory(z, t, first, codes, years), noise, steps)
+
+
+@torch.no_grad()
+def later(model: Brain, volumes: Tensor, change: Tensor) -> Tensor:
+    """(B, 1, D, H, W): the scans `volumes` after a `change` (B, N, C) of their latents."""
+    first = model.encode(volumes)
+    moved = volumes + model.decode(first + change) - model.decode(first)
+    return (moved * model.decoder.brain).clamp(0, BRIGHTEST)
+
+
+def forecast(model: Brain, volumes: Tensor, codes: Tensor, years: Tensor) -> Tensor:
+    """(B, 1, D, H, W): the follow-up that is expected of `volumes` (B, 1, D, H, W) after `years` (B,).
+
+    Raises UsageError if the model has no trajectory or the years are beyond what it was trained for.
+    """
+    return later(model, volumes, expected_change(model, model.encode(volumes), codes, years))
+
+
+def visits(
+    model: Brain,
+    conditions: Sequence[Mapping[str, Condition]],
+    people: Sequence[int],
+    years: Sequence[float],
+    seed: int,
+    *,
+    steps: int,
+    guidance: Guidance,
+    batch: int = BATCH,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """(n, 1, D, H, W): image i is of synthetic person number people[i], years[i] after a first visit with conditions[i].
+
+    A person and what happens to that person depend on (seed, number) alone: all visits are of one course of events, and a
+    first visit is what `generate` makes.
+    """
+    noise, events = (torch.cat([noise_of(model, start, 1, person) for person in people]) for start in (seed, seed + _EVENTS))
+    codes, gaps = model.codes(conditions), torch.tensor(years, dtype=torch.float32)
+
+    def aged(latents: Tensor, part: slice) -> Tensor:
+        late = gaps[part] > 0
+        if bool(late.any()):
+            first, drawn = latents[late], events[part][late]
+            change = drawn_change(model, first, codes[part][late], gaps[part][late], drawn, steps=steps)
+            latents = latents.index_put((late,), first + change)
+        return latents
+
+    return generate(
+        model, conditions, seed, steps=steps, guidance=guidance, batch=batch, noise=noise, after=aged, progress=progress
+    )
+
+
+def _refuse_beyond(years: Tensor) -> None:
+    if not bool(((years > 0) & (years <= LONGEST_YEARS)).all()):
+        raise UsageError(f"a forecast is for more than 0 and at most {LONGEST_YEARS:g} years")

@@ -1,0 +1,164 @@
+"""`braing3n-site forecast`: one patient's follow-up as the public prior expects it, from a scan and the years to come.
+
+Nothing is sent anywhere. What is written is patient data without any protection, so it is readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from braing3n_core.data.preprocess import onto_template
+from braing3n_core.data.template import template
+from braing3n_core.data.volume import write_volume
+from braing3n_core.errors import UsageError
+from braing3n_core.files import write_atomically
+from braing3n_core.forecast import drawn_change, expected_change, later
+from braing3n_core.generate import BRIGHTEST, noise_of
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.presets import LONGEST_YEARS
+from braing3n_core.morphometry import measures
+from braing3n_core.plan import Categorical, Continuous
+from client.embed import Registration
+
+DRAWS = 16                                                   # courses of events that an interval is read from
+_STEPS = 12
+_SEED = 1
+_TAIL = 0.1                                                  # of the draws on either side of the interval
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One person now and later. Volumes are (1, D, H, W) on the template's grid; measures in ml."""
+
+    years: float
+    now: Tensor
+    then: Tensor
+    before: dict[str, float]
+    after: dict[str, float]
+    low: dict[str, float]                                    # four of five courses of events lie between
+    high: dict[str, float]
+
+    def told(self) -> list[str]:
+        """For a person."""
+        lines = [f"{'ml':<22}{'now':>8}{f'in {self.years:g} years':>14}   four of five courses"]
+        for name, value in self.before.items():
+            span = f"{self.low[name]:.1f} to {self.high[name]:.1f}"
+            lines.append(f"{name.removesuffix('_ml'):<22}{value:>8.1f}{self.after[name]:>14.1f}   {span}")
+        return lines
+
+
+def person_of(model: Brain, words: Sequence[str]) -> dict[str, Condition]:
+    """`variable=VALUE` words as conditions of the scan. Raises UsageError for what the model does not know."""
+    known = {variable.name: variable for variable in model.variables}
+    found: dict[str, Condition] = {"modality": "T1w"}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise UsageError(f"--is {word}: the model knows {', '.join(known)}")
+        found[name] = _value(known[name], value)
+    return found
+
+
+def _value(variable: Continuous | Categorical, text: str) -> Condition:
+    if isinstance(variable, Categorical):
+        if text not in variable.levels:
+            raise UsageError(f"--is {variable.name}={text}: choose from {', '.join(variable.levels)}")
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not variable.low <= number <= variable.high:
+        raise UsageError(f"--is {variable.name}={text}: write {variable.low:g} to {variable.high:g} {variable.unit}")
+    return number
+
+
+def foresee(model: Brain, scan: Tensor, person: Mapping[str, Condition], years: float) -> Forecast:
+    """What is expected of one scan (1, D, H, W) after so many years, and how far courses of events lie apart.
+
+    What is measured on the scan, such as its ventricles, is a condition too. Raises UsageError for years beyond what the
+    trajectory was trained for.
+    """
+    if not 0 < years <= LONGEST_YEARS:
+        raise UsageError(f"--years {years:g}: a forecast is for more than 0 and at most {LONGEST_YEARS:g} years")
+    now = scan[None]
+    before = measures(now, model.preset)
+    measured = {v.name: float(before[f"{v.name}_ml"][0]) for v in model.variables if v.source == "measured"}
+    codes, gap = model.codes([{**measured, **person}]), torch.tensor([years])
+    first = model.encode(now)
+    then = later(model, now, expected_change(model, first, codes, gap))
+    courses = [drawn_change(model, first, codes, gap, one[None], steps=_STEPS) for one in noise_of(model, _SEED, DRAWS)]
+    many = measures(torch.cat([later(model, now, change) for change in courses]), model.preset)
+    after = measures(then, model.preset)
+    return Forecast(
+        years,
+        now[0],
+        then[0],
+        {name: float(row[0]) for name, row in before.items()},
+        {name: float(row[0]) for name, row in after.items()},
+        {name: float(np.quantile(row, _TAIL)) for name, row in many.items()},
+        {name: float(np.quantile(row, 1 - _TAIL)) for name, row in many.items()},
+    )
+
+
+def write_forecast(
+    scan: Path, out: Path, model: Brain, words: Sequence[str], years: float, registration: Registration
+) -> Forecast:
+    """Forecast the file and fill the folder `out`, its owner's alone: both volumes, a picture and the numbers.
+
+    Raises DataRefused if the scan cannot be used, UsageError for a wrong option or a folder that is there already.
+    """
+    if out.exists():
+        raise UsageError(f"{out.name} is there already; name another folder for the forecast")
+    if not out.parent.is_dir():
+        raise UsageError(f"no folder {out.parent} to put {out.name} in; make it first")
+    person = person_of(model, words)
+    found = foresee(model, onto_template(scan, model.preset, registration), person, years)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:  # mkdtemp makes it 0700
+        whole = Path(scratch) / "whole"
+        whole.mkdir(mode=0o700)
+        affine = template(model.preset).affine
+        for name, volume in (("now", found.now), ("forecast", found.then)):
+            write_volume(whole / f"{name}.nii.gz", volume[0].numpy(), affine, descrip=f"braing3n {name}, not for diagnosis")
+        write_atomically(whole / "forecast.png", picture(found))
+        write_atomically(whole / "forecast.json", (json.dumps(_numbers(found, person), indent=1) + "\n").encode())
+        whole.rename(out)
+    return found
+
+
+def _numbers(found: Forecast, person: Mapping[str, Condition]) -> dict[str, object]:
+    return {
+        "years": found.years, "conditions": dict(person), "now_ml": found.before, "forecast_ml": found.after,
+        "four_of_five_from_ml": found.low, "four_of_five_to_ml": found.high, "courses": DRAWS,
+        "note": "what the public prior expects, learned from phantoms; a rehearsal, not for diagnosis",
+    }  # fmt: skip
+
+
+def picture(found: Forecast) -> bytes:
+    """PNG: three planes of the scan, of the forecast, and of what changes between them."""
+    change = found.then - found.now
+    scale = max(float(change.abs().quantile(0.999)), 1e-3)
+    figure = Figure(figsize=(7.2, 7.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    titles = ("now", f"expected in {found.years:g} years", "change")
+    for row, plane in enumerate(("sagittal", "coronal", "axial")):
+        for column, (title, volume) in enumerate(zip(titles, (found.now, found.then, change), strict=True)):
+            axes = figure.add_subplot(3, 3, 3 * row + column + 1)
+            low, high, colours = (-scale, scale, "RdBu_r") if volume is change else (0.0, BRIGHTEST, "gray")
+            cut = volume[0].select(row, volume.shape[row + 1] // 2).T.numpy()
+            axes.imshow(cut, origin="lower", cmap=colours, vmin=low, vmax=high)
+            axes.set(xticks=[], yticks=[], ylabel=plane if column == 0 else None, title=title if row == 0 else None)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
