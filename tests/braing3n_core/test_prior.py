@@ -35,6 +35,44 @@ def test_the_shipped_prior_is_small_and_made_by_the_shipped_recipe() -> None:
     assert PriorRecipe.load(RECIPES / "prior_tiny.toml").model_dump(mode="json") == record["recipe"]
 
 
+def test_the_shipped_trajectory_is_small_and_made_by_the_shipped_recipe_for_the_shipped_prior() -> None:
+    from server.trajectory import TrajectoryRecipe
+
+    record, about = (json.loads((WEIGHTS / f"tiny{kind}.json").read_text()) for kind in ("", ".trajectory"))
+    assert (WEIGHTS / "tiny.trajectory.safetensors").stat().st_size <= 4 * 2**20
+    assert TrajectoryRecipe.load(RECIPES / "trajectory_tiny.toml").model_dump(mode="json") == about["recipe"]
+    assert about["prior"] == record["sha256"]
+
+
+def test_a_trajectory_of_another_prior_is_refused(tmp_path: Path) -> None:
+    for path in WEIGHTS.iterdir():
+        shutil.copy(path, tmp_path / path.name)
+    record = json.loads((tmp_path / "tiny.trajectory.json").read_text())
+    (tmp_path / "tiny.trajectory.json").write_text(json.dumps(record | {"prior": "0" * 64}))
+    with pytest.raises(IntegrityError, match="belongs to another prior"):
+        prior.read_prior(tmp_path / "tiny.safetensors", longitudinal=True)
+    assert prior.read_prior(tmp_path / "tiny.safetensors").trajectory is None
+
+
+def test_a_trajectory_beside_the_prior_changes_nothing_of_it() -> None:
+    plain, longer = (prior.read_prior(WEIGHTS / "tiny.safetensors", longitudinal=wanted) for wanted in (False, True))
+    tensors = longer.state_dict()
+    assert set(tensors) - set(plain.state_dict()) == {name for name in tensors if name.startswith("trajectory.")}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.state_dict().items())
+
+
+def test_a_trajectory_takes_new_variables_without_effect_too() -> None:
+    before, model = (
+        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, longitudinal=True)
+        for variables in (DEFAULT_VARIABLES, (*DEFAULT_VARIABLES, HEIGHT, HAND))
+    )
+    z, first = (torch.randn(2, model.tokens, PRESETS["tiny"].latent_width) for _ in range(2))
+    t, years, known = torch.full((2,), 0.5), torch.tensor([3.0, 8.0]), [{"age": 40.0, "sex": "F"}, {}]
+    given = [{**row, "height": 180.0, "hand": "left"} for row in known]
+    expected = before.years(z, t, first, before.codes(known), years)
+    assert torch.equal(model.years(z, t, first, model.codes(given), years), expected)
+
+
 def test_new_phantoms_are_rebuilt_far_better_than_by_the_mean_volume() -> None:
     model = prior.read_prior(WEIGHTS / "tiny.safetensors")
     brain = model.decoder.brain > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,16 @@ def test_folders_are_bids_with_the_answers_beside_them(tmp_path: Path) -> None:
 def test_they_are_brains_where_the_template_is() -> None:
     for person in some(4):
         assert dice(torch.from_numpy(person.visits[0].labels > 0), template(TINY).mask) > 0.9
+
+
+def test_without_a_new_scan_only_anatomy_differs_and_the_first_visit_is_what_it_was() -> None:
+    wishes = Wishes(visits=2, years=10.0)
+    ((still,), (scanned,)) = (
+        list(people(TINY, 1, 5, Hospital(name="x"), dataclasses.replace(wishes, rescanned=again))) for again in (False, True)
+    )
+    one, two = (person.visits for person in (still, scanned))
+    assert torch.equal(one[0].images["T1w"], two[0].images["T1w"])
+    assert one[1].truth == two[1].truth
+    assert not torch.equal(one[1].images["T1w"], two[1].images["T1w"])
+    moved = [(visits[1].images["T1w"] - visits[0].images["T1w"]).abs().mean() for visits in (one, two)]
+    assert moved[0] < 0.7 * moved[1], "field and noise make most of what two scans differ in"
