@@ -198,7 +198,15 @@ class Rehearsal(Frozen):
 
     hospitals: tuple[Hospital, ...] = ()
     compare_non_private: bool = True       # also train without privacy, to show what privacy costs
+    visits: PositiveInt = 1                # of every patient
+    years: PositiveFloat = 1.0             # between two of them
     note: str = ""
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What nobody asked for is not written, so a recipe without it keeps the digest it had."""
+        unset = {"visits": 1, "years": 1.0}
+        return {key: value for key, value in handler(self).items() if key not in unset or value != unset[key]}
 
 
 class TrainingPlan(Frozen):

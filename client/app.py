@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.errors import ReplyRefused
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.protocol import Part, Request

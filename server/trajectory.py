@@ -1,5 +1,7 @@
 """The public trajectory: what years do to phantoms, learned on the latents of a prior that stays as it is.
 
+Both visits of a pair have one receive field and noise. With new ones at every visit, the first scan's own would be part of what is
+expected to go away, and a forecast would clean the scan besides ageing the person.
 It is a file of its own beside the prior's, so that whoever needs no visits loads none of it. No patient, no privacy cost.
 """
 
@@ -87,7 +89,7 @@ def _people(recipe: TrajectoryRecipe) -> Iterator[Person]:
         )
         count = min(_TOGETHER, recipe.people - number * _TOGETHER)
         scanner = Hospital(name="public") if number % 2 else varied
-        wishes = Wishes(visits=recipe.visits, years=years)
+        wishes = Wishes(visits=recipe.visits, years=years, rescanned=False)
         yield from people(PRESETS[recipe.preset], count, recipe.seed + number, scanner, wishes)
 
 

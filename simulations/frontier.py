@@ -17,7 +17,7 @@ from typing import Any
 
 from braing3n_core.budget import Mechanism
 from braing3n_core.data.cohort import Cohort, load_cohort
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.errors import PlanRefused, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say

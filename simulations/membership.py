@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from braing3n_core.data.cohort import Patient, load_cohort
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import PlanRefused
 from braing3n_core.likeness import likeness

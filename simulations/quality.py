@@ -18,8 +18,10 @@ from braing3n_core import metrics
 from braing3n_core.data.cohort import Patient
 from braing3n_core.data.template import template
 from braing3n_core.embedding import embed
+from braing3n_core.forecast import forecast
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.presets import LONGEST_YEARS
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import TrainingPlan
 from server.release.inputs import Quality
@@ -43,11 +45,29 @@ class Reference:
     conditions: tuple[Mapping[str, Condition], ...]
     features: np.ndarray                                     # (n, f) mean tokens of the public encoder
     organs: Mapping[str, np.ndarray]                         # (n,) ml of every tissue and of the ventricles
+    followed: Followed | None                                # of a plan with a trajectory
 
     @property
     def ageing(self) -> float:
         """Growth of their ventricles, ml per decade."""
         return _slope(np.array([_age(row) for row in self.conditions]), self.organs["ventricles_ml"])
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Held-out patients at their first and last visit."""
+
+    first: Tensor                                            # (n, 1, D, H, W)
+    conditions: tuple[Mapping[str, Condition], ...]
+    years: Tensor                                            # (n,)
+    before: np.ndarray                                       # (n,) ventricles, ml; so the next
+    after: np.ndarray
+
+    def error(self, model: Brain) -> float:
+        """Mean error of forecast ventricles, ml."""
+        codes, parts = model.codes(self.conditions), torch.arange(len(self.years)).split(8)
+        made = torch.cat([forecast(model, self.first[part], codes[part], self.years[part]) for part in parts])
+        return float(np.abs(measures(made, model.preset)["ventricles_ml"] - self.after).mean())
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,7 @@ class Scores:
     overlap: float
     outside: float
     similarity: float
+    forecast: float | None
 
 
 def panel(
@@ -97,8 +118,22 @@ def reference_of(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient])
     scans = [patient.scans[0] for patient in held_out[::every]]
     volumes = torch.stack([scan.volume for scan in scans])
     return Reference(
-        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), measures(volumes, plan.model)
-    )
+        volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), measures(volumes, plan.model),
+        _followed(plan, held_out[::every]) if public.trajectory is not None else None,
+    )  # fmt: skip
+
+
+def _followed(plan: TrainingPlan, patients: Sequence[Patient]) -> Followed | None:
+    """Those with visits that a forecast can join; None if nobody has."""
+    pairs = [(patient.scans[0], patient.scans[-1]) for patient in patients]
+    years = [_age(last.conditions) - _age(first.conditions) for first, last in pairs]
+    kept = [(pair, gap) for pair, gap in zip(pairs, years, strict=True) if 0 < gap <= LONGEST_YEARS]
+    if not kept:
+        return None
+    first, last = (torch.stack([pair[place].volume for pair, _ in kept]) for place in (0, 1))
+    before, after = (measures(volumes, plan.model)["ventricles_ml"] for volumes in (first, last))
+    rows = tuple(pair[0].conditions for pair, _ in kept)
+    return Followed(first, rows, torch.tensor([gap for _, gap in kept]), before, after)
 
 
 def scores_of(
@@ -123,6 +158,7 @@ def scores_of(
         overlap=float(np.mean([metrics.dice(metrics.brain_mask_of(volume), brain) for volume in made])),
         outside=max(metrics.signal_outside(volume, model.decoder.brain > 0) for volume in made),
         similarity=metrics.mean_pairwise_ms_ssim(made, _PAIRS, seed=1),
+        forecast=reference.followed.error(model) if reference.followed else None,
     )
 
 
@@ -180,6 +216,12 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
         "similarity of pairs", "MS-SSIM", "closer", "pairs of held-out patients",
         metrics.mean_pairwise_ms_ssim(reference.volumes, _PAIRS, seed=1), "similarity", f"{_PAIRS} pairs; three scales",
     )
+    if followed := reference.followed:
+        yield row(
+            "forecast of held-out patients' ventricles", "ml error", "lower", "no change since the first visit",
+            float(np.abs(followed.after - followed.before).mean()), "forecast",
+            f"{len(followed.years)} patients, {float(followed.years.mean()):.0f} years on average",
+        )
 
 
 def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:

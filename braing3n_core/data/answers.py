@@ -44,7 +44,7 @@ def write_hospitals(
         if folder.exists():
             raise UsageError(f"{folder} is there already; name another folder")
         made = people(preset, patients, seed * 7919 + place, hospital, wishes, heads)
-        _write(folder, made, preset, _part_of(progress, place * patients, sites * patients))
+        write_people(folder, made, preset, _part_of(progress, place * patients, sites * patients))
         folders.append(folder)
     return folders
 
@@ -53,7 +53,10 @@ def _part_of(progress: Progress | None, before: int, total: int) -> Callable[[in
     return lambda done: progress(before + done, total) if progress else None
 
 
-def _write(folder: Path, made: Iterable[Person], preset: Preset, done: Callable[[int], object]) -> None:
+def write_people(
+    folder: Path, made: Iterable[Person], preset: Preset, done: Callable[[int], object] = lambda number: None
+) -> None:
+    """Write `made` as one hospital with its answer key; the folder is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         whole = Path(scratch) / "bids"

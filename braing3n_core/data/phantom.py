@@ -20,7 +20,7 @@ from torch import Tensor
 from braing3n_core.data.template import Template, template
 from braing3n_core.data.volume import write_volume
 from braing3n_core.models.presets import PRESETS, Preset
-from braing3n_core.plan import Hospital, Site, TrainingPlan
+from braing3n_core.plan import Hospital
 
 AGES = (20.0, 90.0)                                          # years
 DEMENTIA_FROM = 55.0                                         # years; younger phantoms are healthy
@@ -56,26 +56,13 @@ def phantoms(preset: Preset, count: int, seed: int, hospital: Hospital) -> Itera
         yield from _batch(source, preset, min(_BATCH, count - start), generator, hospital)
 
 
-def write_hospital(
-    folder: Path, site: Site, plan: TrainingPlan, progress: Progress | None = None
-) -> None:
-    """Write one phantom hospital of a rehearsal as an ordinary BIDS folder; it is there whole or not at all."""
-    if folder.exists():
-        return
-    place = [known.name for known in plan.sites].index(site.name)
-    hospitals = {hospital.name: hospital for hospital in plan.rehearsal.hospitals} if plan.rehearsal else {}
-    hospital = hospitals.get(site.name, Hospital(name=site.name))
-    people = phantoms(plan.model, site.patients, _hospital_seed(plan.seed, place), hospital)
-    write_bids(folder, people, plan.model, site.patients, progress)
-
-
 def write_folders(out: Path, patients: int, sites: int, seed: int, progress: Progress | None = None) -> list[Path]:
     """`sites` phantom hospitals of `patients` each under `out`, every one with a contrast of its own."""
     folders, preset = [], PRESETS["tiny"]
     for place in range(sites):
         name = f"site-{chr(ord('a') + place)}" if sites <= 26 else f"site-{place:03d}"
         contrast = 0.0 if sites == 1 else 0.12 * (place / (sites - 1) - 0.5)
-        people = phantoms(preset, patients, _hospital_seed(seed, place), Hospital(name=name, contrast=contrast, bias=0.03))
+        people = phantoms(preset, patients, hospital_seed(seed, place), Hospital(name=name, contrast=contrast, bias=0.03))
         write_bids(out / name, people, preset, patients, _part_of(progress, place * patients, sites * patients))
         folders.append(out / name)
     return folders
@@ -118,7 +105,8 @@ def _part_of(progress: Progress | None, before: int, total: int) -> Progress | N
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _hospital_seed(seed: int, place: int) -> int:
+def hospital_seed(seed: int, place: int) -> int:
+    """Of the phantoms of the hospital at this place among those of a study."""
     return seed * 1_000_003 + 7919 * place + 17
 
 

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from braing3n_core.data.cohort import load_cohort
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.files import write_atomically
 from braing3n_core.journal import journal
 from braing3n_core.models.brain import Brain

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import save

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, initial_values
