@@ -1,4 +1,4 @@
-"""A server that is not there, not who it says, or open where it must be closed: each is told in its own words, before joining."""
+"""A server that is not there, not who it says, or open where it must be closed: each is told before joining."""
 
 from __future__ import annotations
 
