@@ -1,7 +1,8 @@
 """The public trajectory: what years do to phantoms, learned on the latents of a prior that stays as it is.
 
-Both visits of a pair have one receive field and noise. With new ones at every visit, the first scan's own would be part of what is
-expected to go away, and a forecast would clean the scan besides ageing the person.
+Both visits of a pair have one receive field and noise. With new ones at every visit, the first scan's own would be part of what
+is expected to go away, and a forecast would clean the scan besides ageing the person.
+
 It is a file of its own beside the prior's, so that whoever needs no visits loads none of it. No patient, no privacy cost.
 """
 
