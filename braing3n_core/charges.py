@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -102,6 +103,14 @@ def refuse_weak_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> None:
             f"one site's share of the noise is worth epsilon {alone:.3g} by itself, more than fallback_epsilon={stated:g}; "
             "lower epsilon, colluding or dropped, or agree on a larger fallback_epsilon"
         )
+
+
+def with_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> TrainingPlan:
+    """The plan with the smallest fallback_epsilon that one share of its noise is worth, rounded up to a tenth."""
+    rests_on, privacy = secure_sum(plan), plan.privacy
+    worth = math.ceil(10 * epsilon_alone(everything(plan, sizes), privacy.delta)) / 10
+    stated = rests_on.model_copy(update={"fallback_epsilon": max(worth, privacy.epsilon)})
+    return plan.but(privacy=privacy.model_copy(update={"secure_sum": stated}))
 
 
 def _rows(plan: TrainingPlan) -> Rows:

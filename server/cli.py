@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -175,6 +175,31 @@ def check(
 
     report = checked(file)
     console.show(report.as_json() if as_json else "\n".join(in_words(report)))
+
+
+@plan.command()
+def advice(
+    sites: Annotated[int, typer.Option(help="Hospitals.")],
+    patients: Annotated[int, typer.Option(help="That each of them declares.")],
+    epsilon: Annotated[float, typer.Option(help="The agreed budget of a patient.")],
+    mechanism: Annotated[Literal["local", "secure-sum"] | None, typer.Option(help="None: to be chosen.")] = None,
+    delta: Annotated[float, typer.Option(help="Below 1 / (10 x all patients).")] = 1e-5,
+    vote: Annotated[float, typer.Option(help="Of epsilon, kept for the vote on copies.")] = 0.0,
+    write: Annotated[Path | None, typer.Option(help="File to write the plan to, in place of printing it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What to choose and what to expect, with a plan to start from. Exit 3 where nothing that was measured is near."""
+    from server.advice import Question, advise, in_words
+    from server.plan_toml import as_toml
+    from server.plans import keep
+    from server.reference import Reference
+
+    found = advise(Question(sites, patients, epsilon, delta, mechanism, vote), Reference.shipped())
+    if write:
+        keep(write, as_toml(found.plan))
+    after = f"plan written to {write}; name its sites, then check it" if write else "\n" + as_toml(found.plan)
+    words = [*in_words(found), after]
+    console.show(found.as_json() if as_json else "\n".join(words))
 
 
 _Policy = Annotated[Path | None, typer.Option(help="A policy as TOML; none for the one that ships.")]

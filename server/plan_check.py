@@ -10,14 +10,13 @@ from pathlib import Path
 from braing3n_core.census import counted_variables
 from braing3n_core.charges import Charge, charges, everything, refuse_weak_fallback
 from braing3n_core.console import for_programs
+from braing3n_core.law import QUIET
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.accountant import epsilon, epsilon_alone
 from privacy.egress import CENSUS_STAGE
 from privacy.events import NonPrivate, SampledGaussian, SecureSummed
-
-QUIET = 0.3                                                  # noise over clip that training still learns under
 
 
 @dataclass(frozen=True)

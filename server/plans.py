@@ -17,17 +17,22 @@ from server.consortium import Consortium
 
 def new(path: Path, study: str, sites: list[tuple[str, int]]) -> TrainingPlan:
     """Write a plan to start from, with these hospitals and the patients each declares. Never replaces a file."""
-    if path.exists():
-        raise UsageError(f"{path} is there already; name another file")
     rows = ",\n".join(f'  {{ name = "{name}", patients = {patients} }}' for name, patients in sites)
     text = files("server").joinpath("plan.toml").read_text(encoding="utf-8")
     text = text.replace("@STUDY@", study).replace("@SITES@", f"[\n{rows},\n]").replace("@QUORUM@", str(len(sites) // 2 + 1))
-    write_atomically(path, text.encode())
+    keep(path, text)
     try:
         return TrainingPlan.load(path)
     except PlanRefused:
         path.unlink()
         raise
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a plan's text. Raises UsageError rather than replace a file."""
+    if path.exists():
+        raise UsageError(f"{path} is there already; name another file")
+    write_atomically(path, text.encode())
 
 
 def declared(word: str) -> tuple[str, int]:

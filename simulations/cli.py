@@ -115,7 +115,8 @@ def frontier(
     mechanism: Annotated[str, typer.Option(help="Of local and secure-sum.")] = "local,secure-sum",
     sites: Annotated[str, typer.Option(help="Hospitals.")] = "3",
     patients: Annotated[str, typer.Option(help="Of each hospital.")] = "100",
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each point, on the same patients.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each point, each on patients of its own.")] = 1,
+    reference: Annotated[Path | None, typer.Option(help="File to write as well: what `plan advice` reads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print frontier.json instead of lines.")] = False,
 ) -> None:
     """Utility against epsilon: one recipe under many budgets, mechanisms and consortia. Resumable."""
@@ -125,9 +126,33 @@ def frontier(
     from simulations.frontier_page import picture, told
 
     wanted = frontiers.asked(sites, patients, mechanism, epsilon, repeats)
-    rows = frontiers.run(TrainingPlan.load(_found(recipe)), wanted, out.expanduser().absolute(), console.note)
+    plan = TrainingPlan.load(_found(recipe))
+    rows = frontiers.run(plan, wanted, out.expanduser().absolute(), console.note)
     write_atomically(out / "frontier.png", picture(rows))
+    if reference:
+        from server.reference import as_bytes
+        from simulations.reference import distilled
+
+        write_atomically(reference, as_bytes(distilled(plan, rows)))
     console.show(json.dumps(rows, indent=1) if as_json else "\n".join(told(rows)))
+
+
+@app.command()
+def law(
+    out: Annotated[Path | None, typer.Option(help="PNG to write as well: measured against law.")] = None,
+    recipe: Annotated[Path, typer.Option(help="Whose clips and delta.")] = Path("demo.toml"),
+    runs: Annotated[int, typer.Option(min=1, help="Of each plan; its noise is their root mean square.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Hold the utility law against the noise that rounds really add, over weights, patients, sites and epsilon."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.plan import TrainingPlan
+    from simulations import law as laws
+
+    rows = laws.measure(TrainingPlan.load(_found(recipe)), list(laws.cases()), runs, console.note)
+    if out:
+        write_atomically(out, laws.picture(rows))
+    console.show(laws.as_json(rows) if as_json else "\n".join(laws.told(rows)))
 
 
 @app.command()

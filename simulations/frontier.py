@@ -43,7 +43,7 @@ class Consortium:
 
 @dataclass(frozen=True)
 class Point:
-    """One run: infinite epsilon is training without privacy, whatever the mechanism."""
+    """One run: infinite epsilon is training without privacy, whatever the mechanism. A repeat has patients of its own."""
 
     consortium: Consortium
     mechanism: Mechanism
@@ -92,15 +92,14 @@ def points(
 
 
 def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
-    """The recipe at this point: hospitals of the recipe in turn, the same patients at every repeat, other noise."""
-    plan = base_of(base, point.consortium)
-    if point.mechanism == "non-private":
-        return with_mechanism(plan, "non-private")
-    privacy = plan.privacy.model_copy(update={"epsilon": point.epsilon, "vote_epsilon": 0.0})  # no release: all of it trains
+    """The recipe at this point: its hospitals in turn; every repeat counts the seed up, so its patients are others."""
+    plan = base_of(base, point.consortium, point.repeat)
+    epsilon = plan.privacy.epsilon if point.mechanism == "non-private" else point.epsilon
+    privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0})        # no release: all of it trains
     return with_mechanism(plan.but(privacy=privacy), point.mechanism)
 
 
-def base_of(base: TrainingPlan, consortium: Consortium) -> TrainingPlan:
+def base_of(base: TrainingPlan, consortium: Consortium, repeat: int) -> TrainingPlan:
     """The recipe's plan for so many hospitals of so many patients. Raises PlanRefused if it has no phantom hospitals."""
     if base.rehearsal is None:
         raise PlanRefused("a frontier is measured on phantoms; take a recipe with a [rehearsal] table")
@@ -109,6 +108,7 @@ def base_of(base: TrainingPlan, consortium: Consortium) -> TrainingPlan:
     hospitals = [kinds[i % len(kinds)].model_copy(update={"name": name}) for i, name in enumerate(names)]
     quorum = min(base.federation.quorum, consortium.sites)
     return base.but(
+        seed=base.seed + repeat,
         sites=[Site(name=name, patients=consortium.patients) for name in names],
         federation=base.federation.model_copy(update={"quorum": quorum}),
         rehearsal=base.rehearsal.model_copy(update={"hospitals": tuple(hospitals)}),
@@ -123,8 +123,8 @@ def run(base: TrainingPlan, wanted: Sequence[Point], out: Path, say: Say) -> lis
     plans = {point: plan_of(base, point) for point in wanted}
     missing = [point for point in wanted if (plans[point].digest, point.repeat) not in done]
     started = time.monotonic()
-    for consortium, group in itertools.groupby(missing, key=lambda point: point.consortium):
-        scene = _scene(base_of(base, consortium), out, say)
+    for (consortium, repeat), group in itertools.groupby(missing, key=lambda point: (point.consortium, point.repeat)):
+        scene = _scene(base_of(base, consortium, repeat), out, say)
         for point in group:
             rows.append(_row(plans[point], point, scene, out, say))
             write_atomically(out / TABLE, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
@@ -136,7 +136,7 @@ def run(base: TrainingPlan, wanted: Sequence[Point], out: Path, say: Say) -> lis
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the points of one consortium share."""
+    """What the points of one consortium and repeat share."""
 
     name: str
     cohorts: Mapping[str, Cohort]

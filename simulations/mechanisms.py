@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from braing3n_core.budget import Mechanism, SecureSum
-from braing3n_core.charges import everything
+from braing3n_core.charges import with_fallback
 from braing3n_core.errors import PlanRefused
+from braing3n_core.law import colluders
 from braing3n_core.plan import Optimizer, Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
-from privacy.accountant import epsilon_alone
 
 
 def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
@@ -27,16 +25,12 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
     if not len(plan.sites) > 1:
         raise PlanRefused("a secure sum needs at least two sites; take a recipe with more")
     stages = [stage.model_copy(update={"rounds": stage.rounds * stage.local_steps, "local_steps": 1}) for stage in plan.stages]
-    colluding = 1 if len(plan.sites) > 2 else 0
     optimizer = plan.federation.optimizer or _as_far(plan.stages[-1])
     federation = plan.federation.model_copy(update={"quorum": len(plan.sites), "aggregate": None, "optimizer": optimizer})
-    rests_on = SecureSum(fallback_epsilon=_ANY, dropped=0, colluding=colluding)
+    rests_on = SecureSum(fallback_epsilon=_ANY, dropped=0, colluding=colluders(len(plan.sites)))
     privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on})
     summed = plan.but(stages=stages, federation=federation, privacy=privacy)
-    sizes = [len(values) for values in initial_values(load_prior(summed), summed)]
-    alone = math.ceil(10 * epsilon_alone(everything(summed, sizes), privacy.delta)) / 10
-    stated = rests_on.model_copy(update={"fallback_epsilon": max(alone, privacy.epsilon)})
-    return summed.but(privacy=privacy.model_copy(update={"secure_sum": stated}))
+    return with_fallback(summed, [len(values) for values in initial_values(load_prior(summed), summed)])
 
 
 def _as_far(stage: Stage) -> Optimizer:

@@ -57,6 +57,7 @@ def test_the_wheel_s_top_level_is_exactly_the_five_packages(wheel: list[str]) ->
         "server/release/certificate.html.j2",
         "server/release/policy.toml",
         "server/release/likeness_reference.json",
+        "server/reference.json",
         "privacy/py.typed",
     ],
 )

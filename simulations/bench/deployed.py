@@ -19,7 +19,7 @@ from subprocess import TimeoutExpired
 from braing3n_core.agreement import Agreement, write_envelope
 from braing3n_core.bundle import installed_digest, toml_lines, write_app
 from braing3n_core.console import heartbeat
-from braing3n_core.data.phantom import write_hospital
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.errors import OK, Braing3nError, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Process, Say, answers, end_all, environment, free_port, start
