@@ -99,7 +99,7 @@ def people(
     """
     for number in range(count):
         head = heads[number % len(heads)] if heads else template(preset)
-        yield _person(preset, head, torch.Generator().manual_seed(seed * 1_000_003 + number), hospital, wishes)
+        yield _person(preset, head, torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63), hospital, wishes)
 
 
 def _person(preset: Preset, head: Template, generator: torch.Generator, hospital: Hospital, wishes: Wishes) -> Person:
