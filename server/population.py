@@ -43,12 +43,17 @@ def fit_pace(pace: Population, rates: Tensor, codes: Tensor, seed: int) -> None:
 
 def _set_directions(population: Population, effects: Tensor, apart: Tensor) -> None:
     """The leading axes of `effects` (E, NC), then those of the rows `apart` (K, NC) beyond them."""
-    first = torch.linalg.svd(effects, full_matrices=False).Vh[: DIRECTIONS // 2]
-    apart = apart - (apart @ first.T) @ first
-    rest = torch.linalg.svd(apart, full_matrices=False).Vh[: DIRECTIONS - len(first)]
+    first = _axes(effects, DIRECTIONS // 2)
+    rest = _axes(apart - (apart @ first.T) @ first, DIRECTIONS - len(first))
     rows = torch.cat([first, rest]) * math.sqrt(apart.shape[1])
     population.basis.zero_()
     population.basis[: len(rows)] = rows.reshape(-1, *population.basis.shape[1:])
+
+
+def _axes(rows: Tensor, most: int) -> Tensor:
+    """(a, NC): at most so many principal axes of the rows, those along which they do not differ left out."""
+    _, spread, axes = torch.linalg.svd(rows, full_matrices=False)
+    return axes[:most][spread[:most] > 1e-4 * spread[0]]
 
 
 def _effects(population: Population, apart: Tensor, codes: Tensor) -> Tensor:
