@@ -14,12 +14,17 @@ from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import GateBlocked, PlanRefused
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital, TrainingPlan
+from braing3n_core.prior import load_prior
 from client.rating import ImageRating
+from privacy.signing import SigningKey
 from server.release.candidates import candidates, chosen
 from server.release.cohort import Person, draw, in_words, seen
 from server.release.dataset import write_dataset
 from server.release.policy import Policy
-from tests.server.release.hospitals import EDITION
+from server.release.publish import publish
+from server.release.seal import seal
+from server.release.verify import verify
+from tests.server.release.hospitals import EDITION, Hospitals
 
 VISITS, YEARS = 3, 2.5
 CELLS = [
@@ -146,3 +151,24 @@ def test_the_folder_is_bids_with_a_table_of_visits_for_everybody_who_has_some(lo
 @pytest.mark.parametrize("name", ["sub-syn0001", "sub-syn0001_ses-02"])
 def test_a_site_rates_images_of_visits_by_name(name: str) -> None:
     assert ImageRating(image=name, rating="poor").image == name
+
+
+@pytest.mark.slow
+def test_a_release_with_visits_is_signed_verified_and_shows_one_person_over_the_years(
+    voting: TrainingPlan, tmp_path: Path
+) -> None:
+    longer = voting.but(release={"seed": 5, "steps": 4, "cells": CELLS})
+    hospitals, key = Hospitals(tmp_path, longer), SigningKey.generate()
+    release = publish(longer, load_prior(longer), tmp_path, hospitals, EDITION)
+    seal(release, key, hospitals.approvals(release))
+    (tmp_path / "release.pub").write_bytes(key.public.pem)
+    verify(release, key.public)
+    assert len(list(release.glob("sub-*/ses-*/anat/*.nii.gz"))) == 2 * VISITS
+    assert len(list(release.glob("sub-*/anat/*.nii.gz"))) == 1
+    report = (release / "docs" / "report.html").read_text()
+    assert "One synthetic person over the years: 0 years to 5 years" in report
+    assert "7 images of 3 synthetic people" in report
+    numbers = json.loads((release / "docs" / "metrics.json").read_text())
+    assert (numbers["images"], numbers["people"]) == (7, 3)
+    years = next(sweep for sweep in numbers["sweeps"] if sweep["name"] == "years")
+    assert years["ventricles_ml"][-1] > years["ventricles_ml"][0], "ventricles widen"
