@@ -21,7 +21,7 @@ from braing3n_core.plan import Stage
 from braing3n_core.protocol import Part, Request, at_stage
 from client.local_round import noisy_numbers
 from client.refusal import StaleRequest
-from client.selftest import refuse_broken_step
+from client.selftest import refuse_broken_sum
 from privacy.accountant import epsilon_alone
 from privacy.egress import Cleared, Egress, Masked, SumWords
 from privacy.errors import BudgetExhausted, SignatureRefused, SumRefused
@@ -107,7 +107,7 @@ class Turn:
     def _begin(self, place: Place) -> Cleared:
         """Whoever joins a sum can pay for it and has patients to add: a site that leaves later costs the others a round."""
         self._refuse_passed()
-        refuse_broken_step()
+        refuse_broken_sum()
         site = self._site
         _ = site.cohort
         if self._ledger.standing(self._event, self._terms.context) is None:
@@ -133,7 +133,7 @@ class Turn:
         at_stage(model, site.plan, self._stage.name, request.values)
         reservation = self._ledger.standing(self._event, terms.context)
         if reservation is None:
-            refuse_broken_step()                             # maybe another process than the one that joined
+            refuse_broken_sum()                             # maybe another process than the one that joined
             self._afford()
             reservation = self._ledger.reserve(self._event, terms.context, site.limit)
         # What fails from here on was seen by nobody but may depend on patients: it stays paid.

@@ -8,16 +8,18 @@ from functools import cache
 from client.findings import Finding
 from privacy.audit import Audit, audit
 from privacy.errors import MechanismRefused
-from privacy.selftest import run
-from privacy.steps import DpSgd, Step
+from privacy.secure_sum import noisy_sum
+from privacy.selftest import SelfTest, run
+from privacy.steps import DpSgd
+from privacy.sum_selftest import run_sum
 
 _FIX = "take part in nothing; install the approved version again and tell the consortium"
 
 
 def selftest() -> list[Finding]:
-    """The invariants of a step, then an attack on many steps at a low epsilon. Seconds."""
+    """The invariants of a step and of a secure sum's numbers, then an attack on many steps at a low epsilon. Seconds."""
     step = DpSgd()
-    return [*_invariants(step), _attack(audit(step))]
+    return [*_invariants(run(step)), *_invariants(run_sum(noisy_sum)), _attack(audit(step))]
 
 
 @cache
@@ -26,13 +28,24 @@ def refuse_broken_step() -> None:
 
     A process that passed is not asked again: its code stays what it was.
     """
-    broken = [one.check for one in _invariants(DpSgd()) if one.state == "refused"]
+    _refuse(run(DpSgd()))
+
+
+@cache
+def refuse_broken_sum() -> None:
+    """The same of the numbers that a site adds to a secure sum, whose step it tests as well."""
+    refuse_broken_step()
+    _refuse(run_sum(noisy_sum))
+
+
+def _refuse(found: SelfTest) -> None:
+    broken = [one.check for one in _invariants(found) if one.state == "refused"]
     if broken:
         raise MechanismRefused(f"the self-test found broken: {', '.join(broken)}; run braing3n-site doctor --selftest")
 
 
-def _invariants(step: Step) -> Iterator[Finding]:
-    for one in run(step).findings:
+def _invariants(found: SelfTest) -> Iterator[Finding]:
+    for one in found.findings:
         yield Finding(one.invariant, "ok", one.found) if one.holds else Finding(one.invariant, "refused", one.found, _FIX)
 
 

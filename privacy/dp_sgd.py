@@ -141,7 +141,7 @@ def private_gradient(
         raise MechanismRefused("the event says the noise is secret and it is not, or the reverse; state what happened")
     total = clipped_sum(model, patients, row_loss, l2_bound, engine).total
     noisy = add_noise(total, event.noise_multiplier, randomness)
-    return {name: tensor / expected_patients for name, tensor in noisy.items()}
+    return {name: tensor.div_(expected_patients) for name, tensor in noisy.items()}
 
 
 def _told(model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, engine: Engine) -> tuple[Tensors, Tensors]:

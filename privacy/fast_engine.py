@@ -7,6 +7,7 @@ training plus memory traffic of 12 bytes for every parameter and patient.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,12 @@ def fast(
     several times are added up before their norm is taken. A pass in which a norm is not finite is left to `loop`.
     """
     refuse_mixing(model)
-    leaves = _leaves(model)
+    parameters = trainable(model)
+    leaves = _leaves(model, parameters)
     for part in _passes(patients, rows_at_once):
-        record = _Record([len(rows[0]) for rows in part], list(trainable(model)))
+        record = _Record([len(rows[0]) for rows in part], list(parameters))
         with _watched(leaves, record):
-            _backward(model, record, together(part), row_loss)
+            _backward(model, parameters, record, together(part), row_loss)
         yield from [record] if record.usable() else loop(model, part, row_loss)
 
 
@@ -151,13 +153,13 @@ class _Tap(torch.autograd.Function):
         return grad, None, None, None, *[None] * ctx.count
 
 
-def _leaves(model: nn.Module) -> list[_Leaf]:
-    names = {id(parameter): name for name, parameter in trainable(model).items()}
+def _leaves(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[_Leaf]:
+    names = {id(parameter): name for name, parameter in parameters.items()}
     found = []
     for path, module in model.named_modules():
         if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
             raise MechanismRefused(f"{path or 'the model'} is compiled, so its layers cannot be watched; use engine=loop")
-        own = {name: names[id(p)] for name, p in module.named_parameters(recurse=False) if id(p) in names}
+        own = {name: names[id(p)] for name, p in module._parameters.items() if id(p) in names}
         if own:
             if "forward" in vars(module):
                 raise MechanismRefused(f"{path}: its forward was replaced, so its rule may not be its own; use engine=loop")
@@ -182,7 +184,7 @@ def _tapped(leaf: _Leaf, record: _Record, *inputs: Tensor, **named: Tensor) -> T
         raise MechanismRefused(f"{leaf.path} takes more than one tensor, and its gradient is known for one; use engine=loop")
     (x,) = inputs
     refuse_shape(leaf.path, leaf.module, x, sum(record.sizes))
-    parameters = [leaf.module.get_parameter(own) for own in leaf.names]
+    parameters = [leaf.module._parameters[own] for own in leaf.names]
     with _detached(leaf):
         out = type(leaf.module).forward(leaf.module, x)
     tapped: Tensor = _Tap.apply(out, x, record, leaf, *parameters)
@@ -201,9 +203,11 @@ def _detached(leaf: _Leaf) -> Iterator[None]:
         own.update(held)
 
 
-def _backward(model: nn.Module, record: _Record, rows: Rows, row_loss: RowLoss) -> None:
-    parameters, sizes = trainable(model), record.sizes
-    with _no_random_draws(rows[0].device):
+def _backward(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], record: _Record, rows: Rows, row_loss: RowLoss
+) -> None:
+    sizes = record.sizes
+    with _no_random_draws(rows[0].device), _as_written():
         losses = one_loss_a_row(row_loss(model, rows), sum(sizes))
     if losses.requires_grad:
         share = losses.new_tensor([1 / size for size in sizes for _ in range(size)])           # a patient's loss is a mean
@@ -214,6 +218,16 @@ def _backward(model: nn.Module, record: _Record, rows: Rows, row_loss: RowLoss) 
         if outside:
             raise MechanismRefused(f"{outside[0]} is used outside its own layer, where no rule sees it; use engine=loop")
     record.settle()
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Compiled functions run uncompiled: a graph made before the taps were set, or for another record, passes them by."""
+    if "torch._dynamo" not in sys.modules:                   # a second of importing, and nothing can be compiled without it
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager
@@ -239,5 +253,6 @@ def _passes(patients: Sequence[Rows], rows_at_once: int) -> Iterator[list[Rows]]
 
 def _squares(gradient: Tensor) -> Tensor:
     """(P, *shape) -> (P,): float32 over one row of a weight at a time, float64 over rows."""
-    by_row = torch.linalg.vector_norm(gradient.flatten(2), dim=2) if gradient.dim() > 2 else gradient
-    return by_row.double().square().flatten(1).sum(1)
+    by_row = torch.linalg.vector_norm(gradient.flatten(2), dim=2) if gradient.dim() > 2 else gradient.flatten(1)
+    norms: Tensor = torch.linalg.vector_norm(by_row, dim=1, dtype=torch.float64)
+    return norms.square()

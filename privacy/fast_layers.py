@@ -6,6 +6,7 @@ returns (P, *shape) gradients by parameter. A leaf of one's own states the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -96,7 +97,7 @@ def without_gradient(module: nn.Module, x: Tensor, patients: int, rows: int) -> 
         return True
     if type(module) is not nn.Linear:
         return False
-    M, (p, d) = rows * x[0].numel() // x.shape[-1], module.weight.shape
+    M, (p, d) = rows * x.numel() // (len(x) * x.shape[-1]), module.weight.shape
     rate = _FLOPS_PER_BYTE[4 * patients * d * p > _CACHE_BYTES]
     return 2 * M * M * (d + p) < 12 * d * p * rate
 
@@ -185,9 +186,17 @@ def _uneven(module: _ConvNd) -> bool:
 
 
 def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-    shape, axes = module.normalized_shape, tuple(range(1, x.dim() - len(module.normalized_shape)))
-    scaled = F.layer_norm(x.to(grad.dtype), shape, None, None, module.eps)
-    return _wanted(names, {"weight": lambda: scaled.mul_(grad).sum(axes), "bias": lambda: grad.sum(axes)})
+    shape = (len(x), *module.normalized_shape)
+    a, b = (wide(part).reshape(len(x), -1, math.prod(module.normalized_shape)) for part in (x, grad))  # (P, M, D) twice
+
+    def weight() -> Tensor:
+        # Scaling a token and adding tokens up is one product: a second layer_norm costs three times as much.
+        centred = a - a.mean(2, keepdim=True)
+        norms: Tensor = torch.linalg.vector_norm(centred, dim=2)                               # (P, M)
+        scales = (norms.square() / a.shape[2] + module.eps).rsqrt()
+        return (scales[:, None] @ centred.mul_(b)).view(shape)
+
+    return _wanted(names, {"weight": weight, "bias": lambda: b.sum(1).view(shape)})
 
 
 def _group_norm(module: nn.GroupNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:

@@ -70,8 +70,8 @@ def add_noise(total: Bounded, noise_multiplier: float, randomness: Randomness) -
     draws = randomness.normal(sum(tensor.numel() for tensor in total.tensors.values()))
     noise = draws.split([tensor.numel() for tensor in total.tensors.values()])
     return {
-        # In one pass: float64 inside, because a draw is, and rounded once on the way out.
-        name: torch.add(tensor, part.view(tensor.shape).to(tensor.device), alpha=deviation, out=torch.empty_like(tensor))
+        # In float64, because a draw is, and rounded once.
+        name: tensor.double().add_(part.view(tensor.shape).to(tensor.device), alpha=deviation).to(tensor.dtype)
         for part, (name, tensor) in zip(noise, total.tensors.items(), strict=True)
     }
 

@@ -19,6 +19,8 @@ from torch import Tensor
 _BLOCK: Final = 1 << 15                                      # draws made at a time: everything stays in the processor's cache
 _ZEROS: Final = bytes(8 * _BLOCK)
 _AES_BYTES: Final = 16
+_TO_OPEN: Final = 1 - 2.0**-53                               # from [1, 2) to the open interval: odd multiples of 2^-53
+_ROOM: Final = _AES_BYTES // 8                               # draws that fit what update_into asks for beyond its own
 
 
 class SecretNoise:
@@ -42,35 +44,40 @@ class SecretNoise:
 
     def normal(self, count: int) -> Tensor:
         """(count,) float64 standard normal draws."""
-        out = torch.empty(count + count % 2, dtype=torch.float64)
-        for block in out.split(_BLOCK):
-            uniform, pairs = self._uniform(len(block)), len(block) // 2
-            radius, angle = uniform[:pairs].log_().mul_(-2).sqrt_(), uniform[pairs:].mul_(2 * math.pi)
-            torch.mul(radius, angle.cos(), out=block[:pairs])
-            torch.mul(radius, angle.sin_(), out=block[pairs:])
+        even = count + count % 2
+        out = torch.empty(even + _ROOM, dtype=torch.float64)
+        for start in range(0, even, _BLOCK):
+            radius, angle = self._mantissas(out[start:], min(_BLOCK, even - start)).chunk(2)
+            radius.sub_(_TO_OPEN).log_().mul_(-2).sqrt_()
+            sine = angle.mul_(2 * math.pi).sin()             # from one whole turn to two: as even as from none to one
+            angle.cos_().mul_(radius)
+            radius.mul_(sine)
         return out[:count]
 
     def uniform(self, count: int) -> Tensor:
         """(count,) float64 draws from the open interval (0, 1); never 0, so that its logarithm exists."""
-        parts = [self._uniform(min(_BLOCK, count - start)) for start in range(0, count, _BLOCK)]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+        out = torch.empty(count + _ROOM, dtype=torch.float64)
+        for start in range(0, count, _BLOCK):
+            self._mantissas(out[start:], min(_BLOCK, count - start)).sub_(_TO_OPEN)
+        return out[:count]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse copy, deepcopy and pickle: each would be the same stream twice."""
         raise TypeError("secret noise cannot be copied or stored; make a new SecretNoise() where it is needed")
 
-    def _uniform(self, count: int) -> Tensor:
-        """At most one block of draws: 52 random bits as the mantissa of a number in [1, 2), less 1 - 2^-53."""
+    def _mantissas(self, out: Tensor, count: int) -> Tensor:
+        """The first `count` of `out`, one block at most, as 52 random bits each: multiples of 2^-52 in [1, 2).
+
+        The stream is written where the draws will be. `out` has room for `_ROOM` more, which is not written to.
+        """
         if os.getpid() != self._process:
             self._take_key()
-        stream = bytearray(8 * count + _AES_BYTES)           # update_into asks for room for a block more
-        self._cipher.update_into(memoryview(_ZEROS)[: 8 * count], stream)
-        words = np.frombuffer(stream, dtype=np.uint64, count=count)
+        stream = out.numpy()
+        self._cipher.update_into(memoryview(_ZEROS)[: 8 * count], stream.data.cast("B"))
+        words = stream[:count].view(np.uint64)
         words >>= np.uint64(12)
         words |= np.uint64(0x3FF << 52)
-        draws = words.view(np.float64)
-        draws -= 1 - 2.0**-53
-        return torch.from_numpy(draws)
+        return out[:count]
 
     def _take_key(self) -> None:
         self._process = os.getpid()

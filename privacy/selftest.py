@@ -22,7 +22,7 @@ from privacy.mechanism import Tensors
 from privacy.steps import DpSgd, Step
 
 FALSE_ALARM: Final = 1e-6                                    # chance that one whole self-test fails on a correct step
-_ALPHA: Final = FALSE_ALARM / 8                              # eight of the invariants are statistical
+_ALPHA: Final = FALSE_ALARM / 8                              # eight of the invariants are statistical, six of a sum's
 _BOUND: Final = 0.7                                          # clipping bound, not 1, so that a forgotten factor shows
 _EVENT: Final = SampledGaussian("selftest", 3.5, 0.25, 1)
 
@@ -114,13 +114,13 @@ def _noise(step: Step) -> list[Finding]:
     steps = [_flat(step.private_gradient(model, [], probe_loss, _BOUND, _EVENT)) for _ in range(4)]
     values, deviation = torch.cat(steps), _EVENT.noise_multiplier * _BOUND
     half, size = len(steps[0]) // 2, f"standard deviation {values.std():.4f}, accounted {deviation:.4f}"
-    between = [_correlated(a, b) for a, b in combinations(steps, 2)]
-    within = [_correlated(noise[:half], noise[half : 2 * half]) for noise in steps]
+    between = [correlated(a, b) for a, b in combinations(steps, 2)]
+    within = [correlated(noise[:half], noise[half : 2 * half]) for noise in steps]
     return [
-        _tested("noise size", _variance_p(values, deviation), size),
-        _tested("noise shape", _gaussian_p(values / deviation), "distance from the Gaussian distribution function"),
-        _tested("noise between steps", min(1.0, len(between) * min(between)), "correlation between any two steps"),
-        _tested("noise within a step", min(1.0, len(within) * min(within)), "correlation between the halves of a step"),
+        tested("noise size", variance_p(values, deviation), size),
+        tested("noise shape", _gaussian_p(values / deviation), "distance from the Gaussian distribution function"),
+        tested("noise between steps", min(1.0, len(between) * min(between)), "correlation between any two steps"),
+        tested("noise within a step", min(1.0, len(within) * min(within)), "correlation between the halves of a step"),
     ]
 
 
@@ -130,7 +130,7 @@ def _two_draws(step: Step) -> list[Finding]:
     first, second = (_flat(step.private_gradient(model, people, probe_loss, _BOUND, _EVENT)) for _ in range(2))
     deviation = math.sqrt(2) * _EVENT.noise_multiplier * _BOUND
     found = f"standard deviation of the difference {(first - second).std():.4f}, accounted {deviation:.4f}"
-    return [_tested("noise beside patients", _variance_p(first - second, deviation), found)]
+    return [tested("noise beside patients", variance_p(first - second, deviation), found)]
 
 
 def _participation(step: Step) -> list[Finding]:
@@ -155,15 +155,15 @@ def _participation(step: Step) -> list[Finding]:
 def _counted(invariant: str, coins: Tensor, chance: float) -> Finding:
     heads, trials = int(coins.sum()), coins.numel()
     p = 2 * min(binom.cdf(heads, trials, chance), binom.sf(heads - 1, trials, chance))
-    return _tested(invariant, float(p), f"{heads / trials:.4f} of {trials} joined, accounted {chance:.4f}")
+    return tested(invariant, float(p), f"{heads / trials:.4f} of {trials} joined, accounted {chance:.4f}")
 
 
-def _tested(invariant: str, p: float, found: str) -> Finding:
-    """`p` is exact, or above the exact value, so that a correct step fails it with probability at most _ALPHA."""
+def tested(invariant: str, p: float, found: str) -> Finding:
+    """`p` is exact, or above the exact value, so that correct code fails it with probability at most _ALPHA."""
     return Finding(invariant, p >= _ALPHA, f"{found} (p={min(p, 1.0):.2g})")
 
 
-def _variance_p(values: Tensor, deviation: float) -> float:
+def variance_p(values: Tensor, deviation: float) -> float:
     """Two-sided: sum of squares over deviation^2 is chi-square with len(values) degrees of freedom."""
     total, count = float(values.square().sum()) / deviation**2, len(values)
     return float(2 * min(chi2.cdf(total, count), chi2.sf(total, count))) if math.isfinite(total) else 0.0
@@ -177,7 +177,7 @@ def _gaussian_p(values: Tensor) -> float:
     return 2 * math.exp(-2 * len(values) * distance**2) if math.isfinite(distance) else 0.0
 
 
-def _correlated(a: Tensor, b: Tensor) -> float:
+def correlated(a: Tensor, b: Tensor) -> float:
     """Two-sided: given `a`, r of independent Gaussian noise follows Student's t with len(a) - 1 degrees of freedom."""
     r = float((a @ b) / (a.norm() * b.norm()))
     if not abs(r) < 1:

@@ -53,7 +53,8 @@ def _set_directions(population: Population, effects: Tensor, apart: Tensor) -> N
 def _axes(rows: Tensor, most: int) -> Tensor:
     """(a, NC): at most so many principal axes of the rows, those along which they do not differ left out."""
     _, spread, axes = torch.linalg.svd(rows, full_matrices=False)
-    return axes[:most][spread[:most] > 1e-4 * spread[0]]
+    kept: Tensor = axes[:most][spread[:most] > 1e-4 * spread[0]]
+    return kept
 
 
 def _effects(population: Population, apart: Tensor, codes: Tensor) -> Tensor:

@@ -17,19 +17,27 @@ from privacy.ledger import Ledger
 from privacy.steps import Step
 from tests.client.studies import rehearsal, request, site, study
 from tests.privacy.broken import BUGS
+from tests.privacy.broken_sums import SUM_BUGS
 from tests.summed import begun, sites, summed, through
 
 CHECKS = {
     "sensitivity", "noise size", "noise shape", "noise between steps", "noise within a step", "noise beside patients",
-    "participation", "participation of couples", "participation twice running", "canary audit",
+    "participation", "participation of couples", "participation twice running", "canary audit", "whole numbers", "noise share",
+    "noise of the sum", "noise share's shape", "noise between shares", "noise within a share", "noise share beside patients",
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _untested() -> Iterator[None]:
-    selftest.refuse_broken_step.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
+    """As in a process of its own."""
     selftest.refuse_broken_step.cache_clear()
+    selftest.refuse_broken_sum.cache_clear()
 
 
 @pytest.fixture
@@ -83,6 +91,14 @@ def test_every_planted_bug_ends_the_command_with_code_6(bug: str, monkeypatch: p
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_planted_bug_in_a_sum_s_noise_ends_the_command_with_code_6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "noisy_sum", SUM_BUGS["half the variance"])
+    told = doctor()
+    assert told.exit_code == 6
+    assert "noise of the sum" in told.output
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_command_needs_no_site_and_says_what_it_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     told = doctor()
@@ -120,7 +136,7 @@ def test_only_the_first_round_of_a_run_waits_for_it(tmp_path: Path, monkeypatch:
     here, plan = site(tmp_path), study()
     assert here.round(request(plan)).header["kind"] == "update"
     plant(monkeypatch, BUGS["half the noise"])
-    selftest.refuse_broken_step.cache_clear()
+    forget()
     assert here.round(request(plan, number=2)).header["kind"] == "update"
     assert site(tmp_path / "another").round(request(plan)).header["code"] == "mechanism-refused"
 
@@ -131,13 +147,18 @@ def test_a_rehearsal_without_privacy_claims_nothing_and_is_not_tested(tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("taken", ["keys", "numbers"])
-def test_a_broken_step_adds_to_no_sum_and_pays_nothing(taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("taken", "numbers"), [("keys", False), ("numbers", False), ("keys", True), ("numbers", True)])
+def test_broken_code_adds_to_no_sum_and_pays_nothing(
+    taken: str, numbers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = summed()
     here, summing = sites(plan, tmp_path), begun(plan)
     through(summing, here, taken)                            # up to this step the code was whole
-    plant(monkeypatch, BUGS["half the noise"])
-    selftest.refuse_broken_step.cache_clear()                # as in a process of its own
+    if numbers:
+        monkeypatch.setattr(selftest, "noisy_sum", SUM_BUGS["half the variance"])
+    else:
+        plant(monkeypatch, BUGS["half the noise"])
+    forget()
     header = here["north"].round(summing.requests()["north"]).header
     assert (header["kind"], header["code"], header["exit_code"]) == ("refusal", "mechanism-refused", 6)
     with Ledger(tmp_path / "sites" / "north" / "ledger.jsonl", 1e-5) as ledger:

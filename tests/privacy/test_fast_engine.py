@@ -314,6 +314,22 @@ def test_a_compiled_layer_is_refused() -> None:
         clipped_sum(model, people([1], (4,)), loss, 1.0, "fast")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own, on import
+@pytest.mark.parametrize("compiled", ["loss", "loss used before", "forward of a container"])
+def test_what_is_compiled_around_layers_is_exact(compiled: str) -> None:
+    model, row_loss = net(), loss
+    if compiled == "forward of a container":
+        model.forward = torch.compile(model.forward, backend="eager")
+    else:
+        row_loss = torch.compile(loss, backend="eager")
+    if compiled == "loss used before":                       # a graph exists that knows nothing of taps
+        row_loss(model, (torch.cat([rows[0] for rows in people([2, 1], SHAPE)]),)).sum().backward()
+        model.zero_grad()
+    agree(model, people([2, 1], SHAPE), row_loss=row_loss)
+    agree(model, people([1, 1, 1], SHAPE), row_loss=row_loss)
+
+
 def test_a_replaced_forward_is_refused() -> None:
     model = nn.Linear(4, 4)
     model.forward = lambda x: x @ model.weight.T * 2
