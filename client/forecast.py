@@ -39,7 +39,7 @@ _TAIL = 0.1                                                  # of the draws on e
 
 @dataclass(frozen=True)
 class Forecast:
-    """One person now and later. Volumes are (1, D, H, W) on the template's grid; measures in ml."""
+    """One person now and later. Volumes are (1, D, H, W) on the template's grid; measured variables in ml."""
 
     years: float
     now: Tensor
@@ -54,7 +54,7 @@ class Forecast:
         lines = [f"{'ml':<22}{'now':>8}{f'in {self.years:g} years':>14}   four of five courses"]
         for name, value in self.before.items():
             span = f"{self.low[name]:.1f} to {self.high[name]:.1f}"
-            lines.append(f"{name.removesuffix('_ml'):<22}{value:>8.1f}{self.after[name]:>14.1f}   {span}")
+            lines.append(f"{name:<22}{value:>8.1f}{self.after[name]:>14.1f}   {span}")
         return lines
 
 
@@ -87,26 +87,30 @@ def _value(variable: Continuous | Categorical, text: str) -> Condition:
 def foresee(model: Brain, scan: Tensor, person: Mapping[str, Condition], years: float) -> Forecast:
     """What is expected of one scan (1, D, H, W) after so many years, and how far courses of events lie apart.
 
-    What is measured on the scan, such as its ventricles, is a condition too. Raises UsageError for years beyond what the
-    trajectory was trained for.
+    What the model's variables measure on the scan, such as ventricles, is a condition too, and is what is told of both:
+    how well other measures are foreseen is not known. Raises UsageError for years beyond what the trajectory was trained for.
     """
     if not 0 < years <= LONGEST_YEARS:
         raise UsageError(f"--years {years:g}: a forecast is for more than 0 and at most {LONGEST_YEARS:g} years")
     now = scan[None]
-    before = measures(now, model.preset)
-    measured = {v.name: float(before[f"{v.name}_ml"][0]) for v in model.variables if v.source == "measured"}
-    codes, gap = model.codes([{**measured, **person}]), torch.tensor([years])
+    names = [variable.name for variable in model.variables if variable.source == "measured"]
+
+    def told(volumes: Tensor) -> dict[str, np.ndarray]:
+        found = measures(volumes, model.preset)
+        return {name: found[f"{name}_ml"] for name in names}
+
+    before = {name: float(row[0]) for name, row in told(now).items()}
+    codes, gap = model.codes([{**before, **person}]), torch.tensor([years])
     first = model.encode(now)
     then = later(model, now, expected_change(model, first, codes, gap))
     courses = [drawn_change(model, first, codes, gap, one[None], steps=_STEPS) for one in noise_of(model, _SEED, DRAWS)]
-    many = measures(torch.cat([later(model, now, change) for change in courses]), model.preset)
-    after = measures(then, model.preset)
+    many = told(torch.cat([later(model, now, change) for change in courses]))
     return Forecast(
         years,
         now[0],
         then[0],
-        {name: float(row[0]) for name, row in before.items()},
-        {name: float(row[0]) for name, row in after.items()},
+        before,
+        {name: float(row[0]) for name, row in told(then).items()},
         {name: float(np.quantile(row, _TAIL)) for name, row in many.items()},
         {name: float(np.quantile(row, 1 - _TAIL)) for name, row in many.items()},
     )

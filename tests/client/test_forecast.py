@@ -48,8 +48,8 @@ def test_a_scan_becomes_a_forecast_that_others_cannot_read(model: Brain, scan: P
     assert now.shape == then.shape == TINY.shape
     assert np.abs(then - now).max() > 0.05
     numbers = json.loads((out / "forecast.json").read_text())
-    assert numbers["forecast_ml"]["ventricles_ml"] > numbers["now_ml"]["ventricles_ml"], "phantoms' ventricles grow with age"
-    assert found.low["ventricles_ml"] < found.high["ventricles_ml"]
+    assert numbers["forecast_ml"]["ventricles"] > numbers["now_ml"]["ventricles"], "phantoms' ventricles grow with age"
+    assert found.low["ventricles"] < found.high["ventricles"]
     assert any("ventricles" in line for line in found.told())
     with pytest.raises(UsageError, match="there already"):
         write_forecast(scan, out, model, [], 15.0, "none")
