@@ -24,6 +24,7 @@ from braing3n_core.protocol import Request, finished, initial_values
 from braing3n_core.state import save
 from server import checkpoint, lock, monitor
 from server.coordinator import FOR_GOOD, Coordinator, Header, RoundReport, State
+from server.lost_sums import in_words, lost_sums, spare_spent
 from server.sum_round import summed_round
 
 Reply = tuple[str, Header, np.ndarray | None]                # site, header, values
@@ -91,11 +92,13 @@ def run(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: Release,
 
 def _conducted(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: Release, prior: Prior) -> int:
     code, error, started = OK, "", monotonic()
+    sums: dict[str, object] = {}
     try:
         say(f"artefacts: {out}")
         (out / "run.json").unlink(missing_ok=True)
         claim(plan, out)
         state = train(plan, out, sites, Progress(plan, say), prior).state
+        sums = _sums_lost(plan, out, say)
         release(_kept(plan, out, state, prior(plan)), state.spent)
     except BaseException as failure:  # noqa: BLE001 - the true end of a run is written down whatever it was
         code, error = exit_code(failure), _in_a_line(failure)
@@ -103,7 +106,7 @@ def _conducted(plan: TrainingPlan, out: Path, sites: Sites, say: Say, release: R
         if code == UNEXPECTED:
             (out / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
             say(f"nobody foresaw this {type(failure).__name__}; please report it with {out / 'server.log'}")
-    verdict = {"exit_code": code, "error": error, "plan": plan.digest, "seconds": round(monotonic() - started, 1)}
+    verdict = {"exit_code": code, "error": error, "plan": plan.digest, "seconds": round(monotonic() - started, 1), **sums}
     write_atomically(out / "run.json", (json.dumps(verdict, indent=1) + "\n").encode())
     monitor.ended(out, verdict)
     return code
@@ -134,6 +137,16 @@ def train(plan: TrainingPlan, out: Path, sites: Sites, progress: Progress, prior
         monitor.round_closed(plan, out, row)
         progress.round(report.stage, report.round, len(report.replied), len(plan.sites), closed=True, messages=messages)
     return run
+
+
+def _sums_lost(plan: TrainingPlan, out: Path, say: Say) -> dict[str, object]:
+    """Tell which secure sums were paid and lost over the whole run, and what stood in for them; the same for run.json."""
+    if plan.privacy.secure_sum is None:
+        return {}
+    lost = lost_sums(out / "checkpoints")
+    for line in in_words(plan, lost):
+        say(line)
+    return {"lost_sums": len(lost), "spare_rounds_spent": sum(spare_spent(plan, lost).values())}
 
 
 def _kept(plan: TrainingPlan, out: Path, state: State, model: Brain) -> Brain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.events import Event
 from server.conduct import Say
+from server.lost_sums import LostSum, lost_sums
 from server.release.edition import Edition
 from server.release.inputs import SitePrivacy, site_privacy
 from server.release.publish import Extras, Reported, publish
@@ -32,7 +33,8 @@ def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float]
         say("the release follows the census: have each run braing3n-site census, then braing3n-admin release generate --census")
         return
     rounds = read_rounds(out)
-    privacy = [_stated(plan, site, epsilon, rounds) for site, epsilon in sorted(spent.items())]
+    lost = lost_sums(out / "checkpoints")
+    privacy = [_stated(plan, site, epsilon, rounds, lost) for site, epsilon in sorted(spent.items())]
     say(f"generating {sum(cell.count for cell in plan.release.cells)} synthetic volumes and two sweeps")
     with heartbeat(say, "making the release"):
         extras = Extras(rounds=rounds, provenance=provenance())
@@ -60,14 +62,15 @@ def provenance() -> dict[str, str]:
     return {name: version(name) for name in ("braing3n", "flwr", "opacus", "torch")}
 
 
-def _stated(plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row]) -> SitePrivacy:
-    """A site's row: epsilon as the site said it, the steps as the server saw them in the rounds it replied to."""
-    row = site_privacy(site, _seen(plan, site, rounds), plan.privacy.epsilon, plan.privacy.delta)
+def _stated(plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row], lost: Sequence[LostSum]) -> SitePrivacy:
+    """A site's row: epsilon as the site said it, the steps as the server saw them in the rounds it replied to or paid for."""
+    row = site_privacy(site, _seen(plan, site, rounds, lost), plan.privacy.epsilon, plan.privacy.delta)
     return replace(row, epsilon=epsilon)
 
 
-def _seen(plan: TrainingPlan, site: str, rounds: list[Row]) -> list[Event]:
-    replied = [row["stage"] for row in rounds if site in _names(row)]
+def _seen(plan: TrainingPlan, site: str, rounds: list[Row], lost: Sequence[LostSum]) -> list[Event]:
+    """A secure sum that nobody could open cost what one that was opened does."""
+    replied = [row["stage"] for row in rounds if site in _names(row)] + [one.stage for one in lost if site in one.paid]
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)] if plan.privacy.secure_sum else []
     return [cost for name, cost in charges(plan, sizes).items() for _ in range(replied.count(name))]
 

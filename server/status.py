@@ -20,8 +20,9 @@ from braing3n_core.plan import TrainingPlan
 from server.consortium import Consortium
 from server.finish import Row, read_rounds
 from server.lock import is_held
+from server.lost_sums import in_words as lost_in_words
+from server.lost_sums import lost_sums, spare_spent
 from server.serve import Link
-from server.sum_round import lost_sums
 
 PAGE = "status.html"
 _BETWEEN_S = 5.0                                             # the page reloads as often
@@ -60,6 +61,8 @@ class RunState:
     minutes_left: float                                      # NaN: not known yet
     lost: int                                                # secure sums that sites paid for and nobody could open
     spare: int                                               # rounds of each stage that the plan has in their place
+    spare_spent: int                                         # of all stages together
+    losses: tuple[str, ...]                                  # the same in words, a line for each stage that lost any
     sites: tuple[SiteState, ...]
 
 
@@ -91,8 +94,8 @@ def in_words(found: ConsortiumStatus) -> Iterator[str]:
         left = "" if math.isnan(run.minutes_left) else f", about {run.minutes_left:.0f} min left"
         where = f"{run.closed} of {run.rounds} rounds{left}, {run.megabytes:.3g} MB a site and round"
         yield f"{run.study} ({run.plan[:12]}) {run.state}: {where}{f'; {run.why}' if run.why else ''}"
-        if run.lost:
-            yield f"  {run.lost} secure sums were paid and lost; the plan has {run.spare} spare rounds a stage in their place"
+        for line in run.losses:
+            yield f"  {line}"
         for site in run.sites:
             yield f"  {site.site:<12} {site.last}, {site.replied} replies, epsilon {site.spent:.3g} of {site.agreed:g}"
 
@@ -121,12 +124,14 @@ def _run(folder: Path) -> RunState:
     total = sum(stage.rounds for stage in plan.stages)
     last: Row = rows[-1] if rows else {}
     state, why = _ended(folder)
+    lost = lost_sums(folder / "checkpoints")
     sites = tuple(_site(plan, known.name, rows) for known in plan.sites)
     return RunState(
         study=plan.study, plan=plan.digest, state=state, why=why, stage=str(last.get("stage", "")),
         round=_whole(last.get("round")), closed=len(rows), rounds=total, megabytes=_megabytes(last),
         minutes_left=_minutes_left(folder, total - len(rows)) if state == "running" else math.nan,
-        lost=len(lost_sums(folder / "checkpoints")), spare=plan.privacy.spare, sites=sites,
+        lost=len(lost), spare=plan.privacy.spare, spare_spent=sum(spare_spent(plan, lost).values()),
+        losses=tuple(lost_in_words(plan, lost)), sites=sites,
     )  # fmt: skip
 
 

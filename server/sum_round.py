@@ -2,7 +2,7 @@
 
 What is known of the open sum is in <checkpoints>/open-sum.safetensors, from before its keys are asked for: no attempt has the
 number of another, and a run cut short after sites have paid goes on with what they paid for. Sums that were paid and lost are
-in <checkpoints>/lost-sums.jsonl; a plan may have spare rounds in their place.
+written down (server/lost_sums.py); a plan may have spare rounds in their place.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ import torch
 
 from braing3n_core.charges import terms
 from braing3n_core.errors import IntegrityError, ReplyRefused
-from braing3n_core.files import write_atomically
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.state import load, save
 from privacy.egress import RefusalCode
 from privacy.errors import BudgetExhausted, SumRefused
 from privacy.secure_sum import Terms
 from server.coordinator import FOR_GOOD, Coordinator, spent_by
+from server.lost_sums import LostSum, add, lost_sums
 from server.summing import Summing
 
 if TYPE_CHECKING:
     from server.conduct import Progress, Reply, Sites
 
 _FILE: Final = "open-sum.safetensors"
-_LOST: Final = "lost-sums.jsonl"
 _ENDS: Final = {RefusalCode.SUM_REFUSED, RefusalCode.STALE_REQUEST, *FOR_GOOD}       # after other words it is asked again
 _ATTEMPTS: Final = 3                                         # at one round, in one session: each may cost the sites a round
 
@@ -66,21 +65,11 @@ def _attempts(run: Coordinator, sites: Sites, progress: Progress, folder: Path) 
     return messages
 
 
-def lost_sums(folder: Path) -> list[dict[str, object]]:
-    """Sums that sites paid for and nobody could open, in the order in which they were lost: stage, round, attempt, paid."""
-    path = folder / _LOST
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
 def _lose(run: Coordinator, summing: Summing, folder: Path) -> None:
     """Write down that this attempt is lost, if anybody's numbers have come: before that it cost nobody anything."""
-    lost = {"stage": run.stage.name, "round": run.state.rounds + 1, "attempt": summing.attempt, "paid": sorted(summing.arrived)}
-    known = lost_sums(folder)
-    if not summing.arrived or lost in known:                 # a run that is taken up loses its last sum again
-        return
-    text = "".join(json.dumps(line) + "\n" for line in [*known, lost])
-    write_atomically(folder / _LOST, text.encode())
+    if summing.arrived:
+        paid = tuple(sorted(summing.arrived))
+        add(folder, LostSum(stage=run.stage.name, round=run.state.rounds + 1, attempt=summing.attempt, paid=paid))
 
 
 def _through(run: Coordinator, summing: Summing, sites: Sites, progress: Progress, folder: Path) -> int:

@@ -18,6 +18,7 @@ from braing3n_core.settings import Settings
 from braing3n_core.state import load
 from server.conduct import claim
 from server.finish import provenance, read_rounds
+from server.lost_sums import lost_sums
 from server.release.edition import Edition
 from server.release.publish import Extras, publish
 from simulations import flower, quality
@@ -55,7 +56,8 @@ def rehearse(settings: Settings, say: Say) -> int:
         if plan.privacy.private:
             consortium.sign(release)
     seconds = {"federation": trained - started, "comparison and quality": time.monotonic() - trained}
-    write_atomically(out / "summary.json", written(plan, release, consortium.privacy(), rows, seconds))
+    lost = lost_sums(out / "checkpoints")
+    write_atomically(out / "summary.json", written(plan, release, consortium.privacy(), lost, rows, seconds))
     return OK
 
 

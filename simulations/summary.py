@@ -11,6 +11,7 @@ from typing import Any
 
 from braing3n_core.plan import TrainingPlan
 from privacy.accountant import epsilon_alone
+from server.lost_sums import LostSum, in_words
 from server.release.inputs import Quality, SitePrivacy
 from server.release.publish import REPORT
 from simulations.phantom_consortium import PUBLIC_KEY
@@ -19,7 +20,8 @@ _HEADLINES = 3                                               # quality numbers t
 
 
 def written(
-    plan: TrainingPlan, release: Path, privacy: Sequence[SitePrivacy], rows: Sequence[Quality], seconds: Mapping[str, float]
+    plan: TrainingPlan, release: Path, privacy: Sequence[SitePrivacy], lost: Sequence[LostSum], rows: Sequence[Quality],
+    seconds: Mapping[str, float],
 ) -> bytes:
     """summary.json: every number with its unit and what it is to be held against."""
     summary = {
@@ -35,6 +37,7 @@ def written(
             }
             for row in privacy
         ],
+        "lost_sums": list(in_words(plan, lost)),
         "quality": [{key: _json(value) for key, value in asdict(row).items()} for row in rows],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }  # fmt: skip
@@ -52,6 +55,7 @@ def told(summary: Mapping[str, Any]) -> list[str]:
         if "fallback" in row:
             spent += f"; against server and all other sites {_short(row['fallback'])} of {_short(row['fallback_agreed'])}"
         lines.append(f"  {row['site']:<12} {spent}")
+    lines += [f"  {line}" for line in summary["lost_sums"]]
     lines += ["", f"{'quality':<46}{'prior':>9}{'private':>9}{'non-priv.':>10}   held against"]
     for row in summary["quality"][:_HEADLINES]:
         values = f"{_short(row['prior']):>9}{_short(row['private']):>9}{_short(row['non_private']):>10}"

@@ -88,9 +88,11 @@ def test_sums_that_were_paid_and_lost_are_told(consortium: Consortium) -> None:
     lost = [{"stage": "decoder", "round": 1, "attempt": attempt, "paid": ["north"]} for attempt in (1, 2)]
     (out / "checkpoints" / "lost-sums.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lost))
     found = status(consortium)
-    assert json.loads(found.as_json())["runs"][0]["lost"] == 2
-    assert "2 secure sums were paid and lost; the plan has 0 spare rounds" in "\n".join(in_words(found))
-    assert "2 secure sums were paid and lost" in write_page(consortium).read_text()
+    run = json.loads(found.as_json())["runs"][0]
+    assert (run["lost"], run["spare"], run["spare_spent"]) == (2, 0, 0)
+    told = "2 secure sums were paid and lost in decoder, round 1; 0 of 0 spare rounds spent in their place"
+    assert told in "\n".join(in_words(found))
+    assert told in write_page(consortium).read_text()
 
 
 def test_an_infinite_epsilon_is_told_as_such(consortium: Consortium) -> None:

@@ -20,6 +20,7 @@ from privacy.accountant import epsilon_alone
 from privacy.errors import BudgetExhausted
 from privacy.ledger import Ledger
 from server.conduct import Reply
+from server.lost_sums import LostSum, lost_sums
 from simulations.federation import Tamper, federate, untouched, without_privacy
 from simulations.mechanisms import with_mechanism
 from tests.client.studies import PEOPLE, brain, patient, stage
@@ -135,9 +136,7 @@ def test_a_site_that_lost_what_it_knew_of_a_sum_ends_the_attempt_and_another_is_
     with pytest.raises(BudgetExhausted, match=r"have no budget.*1 secure sums were paid and lost, and a plan with spare = 1"):
         trained(plan.but(privacy=plan.privacy.model_dump() | cheap), tmp_path, forgetful(tmp_path))
     assert [spent(tmp_path, name)[0] for name in NAMES] == [1, 1, 0]
-    assert module.lost_sums(tmp_path / "checkpoints") == [
-        {"stage": "decoder", "round": 1, "attempt": 1, "paid": ["north", "south"]}
-    ]
+    assert lost_sums(tmp_path / "checkpoints") == (LostSum(stage="decoder", round=1, attempt=1, paid=("north", "south")),)
 
 
 def spared(plan: TrainingPlan, spare: int) -> TrainingPlan:
@@ -157,14 +156,14 @@ def test_a_spare_round_takes_the_place_of_a_sum_that_was_lost_and_the_budget_hol
         assert (rounds, rows[-1]["epsilon"][name]) == (paid, epsilon)
         assert epsilon <= 4 < alone <= 12
     assert spent(tmp_path / "one", "north")[1] >= 0.97 * 4, "of the agreed epsilon, the spare round and all"
-    assert len(module.lost_sums(tmp_path / "one" / "checkpoints")) == 1
+    assert len(lost_sums(tmp_path / "one" / "checkpoints")) == 1
 
 
 def test_a_spare_round_that_nobody_needed_is_not_spent(tmp_path: Path) -> None:
     trained(spared(PLAN, 2), tmp_path)
     assert {spent(tmp_path, name)[0] for name in NAMES} == {2}
     assert all(spent(tmp_path, name)[1] < 0.9 * 4 for name in NAMES), "noise for four rounds, charged for two"
-    assert module.lost_sums(tmp_path / "checkpoints") == []
+    assert lost_sums(tmp_path / "checkpoints") == ()
 
 
 def test_a_plan_with_as_many_spare_rounds_as_failures_is_no_licence_for_more(tmp_path: Path) -> None:
