@@ -20,7 +20,8 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.plan import TrainingPlan
 from client.data_checks import check_data
 from client.findings import Finding
-from client.init import FILE, KEY
+from client.init import CA, FILE, KEY
+from client.reach import check_server
 from privacy.errors import KeyRefused
 from privacy.signing import SigningKey
 
@@ -33,7 +34,7 @@ _MEMORY_BYTES = 4 * 2**30                                    # two processes tha
 def examine(site: Path, data: Path | None, plan: TrainingPlan | None) -> list[Finding]:
     """Every check, in the order in which to mend things. Changes nothing but the cache's index of digests."""
     settings, about = _settings(site)
-    findings = [about, _key(site, settings)]
+    findings = [about, _key(site, settings), *_server(site, settings)]
     folder = data or _data(site, settings)
     if folder is None:
         missing = Finding("data", "refused", "no data folder is named", f"set data in {FILE} or give --data")
@@ -73,6 +74,11 @@ def _key(site: Path, settings: Mapping[str, Any]) -> Finding:
             return Finding("key", "ok", "readable by its owner alone, under a passphrase")
         return Finding("key", "refused", str(error), "restore it from your records or make a new one")
     return Finding("key", "ok", f"readable by its owner alone, fingerprint {fingerprint[:16]}")
+
+
+def _server(site: Path, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    ca = site / Path(str(_value(settings, "site", "ca", CA))).expanduser()
+    return check_server(str(_value(settings, "site", "server", "")), ca)
 
 
 def _data(site: Path, settings: Mapping[str, Any]) -> Path | None:

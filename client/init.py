@@ -11,6 +11,7 @@ from privacy.signing import SigningKey
 
 FILE = "site.toml"
 KEY = "keys/site.pem"
+CA = "keys/ca.crt"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")                  # braing3n_core.plan.Name
 _SETTINGS = '''\
 # One hospital's settings. Yours alone: no server reads or writes this file.
@@ -26,7 +27,7 @@ key = "{key}"
 admin_key = "keys/admin.pub"
 # Where the consortium's server listens, host:port, and the certificate that vouches for it. Empty: not known yet.
 server = ""
-ca = "keys/ca.crt"
+ca = "{ca}"
 
 # What this hospital allows, whatever a plan says.
 [policy]
@@ -51,7 +52,7 @@ def init(folder: Path, name: str, data: Path | None) -> tuple[Path, str]:
     key = SigningKey.generate()
     key.write(folder / KEY)
     place = "" if data is None else str(data.expanduser().absolute())
-    text = _SETTINGS.format(name=_quoted(name), data=_quoted(place), key=KEY)
+    text = _SETTINGS.format(name=_quoted(name), data=_quoted(place), key=KEY, ca=CA)
     write_atomically(settings, text.encode("utf-8"))
     return settings, key.public.fingerprint
 

@@ -69,7 +69,7 @@ def remove(
 
     consortium = Consortium.open(folder)
     consortium.write_roster(consortium.roster().without(site))
-    console.show(json.dumps({"removed": site}) if as_json else f"{site} is out; restart `serve` and sign its plans again")
+    console.show(json.dumps({"removed": site}) if as_json else f"{site} is out; `serve` lets its node go; sign its plans again")
 
 
 @app.command()

@@ -97,6 +97,15 @@ def test_from_outside_only_the_fleet_paths_answer(ended: Consortium, path: str) 
     refused.value.close()
 
 
+def test_a_hospital_s_doctor_finds_the_door_closed_and_the_server_who_it_says(ended: Consortium) -> None:
+    said = json.loads(command("braing3n-site", "doctor", "--json", "--site", ended.site("north")).stdout)
+    (server,) = (one for one in said if one["check"] == "server")
+    assert server["state"] == "ok", server
+    said = json.loads(command("braing3n-site", "doctor", "--json", "--site", ended.site("fooled")).stdout)
+    (server,) = (one for one in said if one["check"] == "server")
+    assert "does not vouch" in server["result"]
+
+
 def test_a_node_without_an_enrolled_key_never_joined(ended: Consortium) -> None:
     assert "joined; requests" not in ended.log("stranger").read_text()
     assert not (ended.site("stranger") / "audit.jsonl").exists()
