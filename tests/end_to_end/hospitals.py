@@ -59,7 +59,8 @@ delta = 1e-4
 [privacy.secure_sum]
 fallback_epsilon = 20.0
 dropped = 0
-colluding = 1""")
+colluding = 1
+spare = {spare}""")
 
 
 def command(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -79,6 +80,7 @@ class Consortium:
     place: Path
     names: tuple[str, ...]
     summed: bool = False                                     # by secure sums
+    spare: int = 0                                           # rounds, of those
     port: int = 0
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
@@ -112,7 +114,8 @@ class Consortium:
         plan = self.place / "plan.toml"
         sites = ", ".join(f'{{ name = "{name}", patients = {patients} }}' for name in self.names)
         text = PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s)
-        plan.write_text(text.replace(*SUMMED).replace("local_steps = 2", "local_steps = 1") if self.summed else text)
+        sums = text.replace(*SUMMED).replace("{spare}", str(self.spare)).replace("local_steps = 2", "local_steps = 1")
+        plan.write_text(sums if self.summed else text)
         done("braing3n-admin", "plan", "sign", plan, "--consortium", self.folder)
         for name in self.names:
             done("braing3n-site", "approve", self.signed, "--site", self.site(name))
@@ -201,8 +204,8 @@ def wait(holds: Callable[[], bool], otherwise: str, patience_s: float, said: Cal
 
 
 @contextlib.contextmanager
-def consortium(place: Path, names: tuple[str, ...] = NAMES, summed: bool = False) -> Iterator[Consortium]:
-    made = Consortium(place, names, summed)
+def consortium(place: Path, names: tuple[str, ...] = NAMES, summed: bool = False, spare: int = 0) -> Iterator[Consortium]:
+    made = Consortium(place, names, summed, spare)
     try:
         yield made
     finally:
