@@ -82,14 +82,17 @@ def round_(
     out: Annotated[Path, typer.Option(help="Folder for one run of each system.")],
     steps: Annotated[int, typer.Option(min=1, help="Local steps of a round: what decides how long sites train.")] = 250,
     rounds: Annotated[int, typer.Option(min=2, help="The first of them is not counted.")] = 4,
+    deployed: Annotated[bool, typer.Option("--deployed", help="Real SuperLink, nodes, TLS and keys; not simulated.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """What a round costs beyond local training: the shipped way, and plain Flower FedAvg on the same tensors beside it."""
     from braing3n_core.plan import TrainingPlan
+    from simulations.bench import deployed as processes
     from simulations.bench import round_cost
 
     plan = TrainingPlan.load(Path(__file__).parents[1] / "recipes" / "smoke.toml")
-    rows = round_cost.bench(plan, steps, rounds, out.expanduser().absolute(), console.note)
+    measure = processes.bench if deployed else round_cost.bench
+    rows = measure(plan, steps, rounds, out.expanduser().absolute(), console.note)
     console.show(round_cost.as_json(rows) if as_json else "\n".join(round_cost.told(rows)))
 
 

@@ -21,7 +21,7 @@ from server.conduct import claim
 from simulations import flower
 
 Say = Callable[[str], None]
-_PLAIN = ("simulations.bench.plain_fedavg:server", "simulations.bench.plain_fedavg:client")
+PLAIN = ("simulations.bench.plain_fedavg:server", "simulations.bench.plain_fedavg:client")
 _LEARNING_RATE = 1e-4                                        # all weights at once: a larger one diverges without a clip
 
 
@@ -43,11 +43,11 @@ class Row:
 
 def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> list[Row]:
     """Ours, then plain FedAvg: `plan`'s sites and patients, one stage of `rounds` rounds of `steps` local steps."""
-    sized = _sized(plan, steps, rounds)
+    todo = sized(plan, steps, rounds)
     found = []
-    for system, apps in (("braing3n", flower.OURS), ("Flower FedAvg", _PLAIN)):
+    for system, apps in (("braing3n", flower.OURS), ("Flower FedAvg", PLAIN)):
         say(f"{system}: {rounds} rounds of {steps} local steps")
-        found.append(_measured(system, sized, out / system.replace(" ", "-").lower(), apps, say))
+        found.append(_measured(system, todo, out / system.replace(" ", "-").lower(), apps, say))
     return found
 
 
@@ -75,18 +75,19 @@ def _measured(system: str, plan: TrainingPlan, out: Path, apps: Sequence[str], s
     claim(plan, out)
     if code := flower.run(Settings(plan, out).config(), out, len(plan.sites), say, apps):
         raise Braing3nError(f"{system} ended with exit code {code}; {out / 'flower.log'} says why")
-    sites = [_seconds(out / "sites" / site.name, "trained") for site in plan.sites]
-    return measured(system, _seconds(out, "round"), [max(each) for each in zip(*sites, strict=True)])
+    sites = [seconds_of(out / "sites" / site.name, "trained") for site in plan.sites]
+    return measured(system, seconds_of(out, "round"), [max(each) for each in zip(*sites, strict=True)])
 
 
-def _sized(plan: TrainingPlan, steps: int, rounds: int) -> TrainingPlan:
+def sized(plan: TrainingPlan, steps: int, rounds: int) -> TrainingPlan:
+    """`plan` with one stage, of so many rounds and local steps, that trains and sends every weight of the generator."""
     stage = next(stage for stage in plan.stages if stage.name == "generator")
     changes = {"trainable": "all", "rounds": rounds, "local_steps": steps, "share": 1.0, "learning_rate": _LEARNING_RATE}
     federation = plan.federation.model_copy(update={"quorum": len(plan.sites), "deadline_s": 3600.0})
     return plan.but(stages=(stage.model_copy(update=changes),), federation=federation)
 
 
-def _seconds(folder: Path, event: str) -> list[float]:
+def seconds_of(folder: Path, event: str) -> list[float]:
     """The seconds of every such line of a journal, in order."""
     lines = [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").splitlines()]
     return [float(line["seconds"]) for line in lines if line["event"] == event]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import overridden
-from simulations.bench.round_cost import as_json, bench, measured, told
+from simulations.bench import deployed
+from simulations.bench.round_cost import Row, as_json, bench, measured, told
+from tests.end_to_end.hospitals import processes
 
 PLAN = TrainingPlan.load(Path(__file__).parents[3] / "simulations" / "recipes" / "smoke.toml")
 
@@ -28,9 +31,11 @@ def test_a_round_that_nobody_trained_in_is_not_measured() -> None:
 
 
 @pytest.mark.slow
-def test_ours_and_plain_flower_train_the_same_tensors_in_one_bench(tmp_path: Path) -> None:
-    ours, plain = bench(overridden(PLAN, patients=6), 1, 2, tmp_path, lambda line: None)
+@pytest.mark.parametrize("how", [bench, deployed.bench], ids=["simulated", "deployed"])
+def test_ours_and_plain_flower_train_the_same_tensors_in_one_bench(tmp_path: Path, how: Callable[..., list[Row]]) -> None:
+    ours, plain = how(overridden(PLAN, patients=6), 1, 2, tmp_path, lambda line: None)
     assert (ours.rounds, plain.rounds) == (1, 1)
     for row in (ours, plain):
         assert row.training > 0
         assert row.round == pytest.approx(row.training + row.overhead)
+    assert processes(str(tmp_path)) == [], "nothing is left running"
