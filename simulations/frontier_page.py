@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from braing3n_core import metrics
 from simulations.frontier import MEASURES, gains
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")               # after Okabe and Ito
@@ -18,26 +19,27 @@ _MARKERS = "osD^vP"
 
 
 def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line for each point, its repeats together: what each measure came to, and how much of the gain."""
+    """One line for each point, its repeats together: what each measure came to, and how much of the gain, with intervals."""
     shares = {id(row): share for row, share in gains(rows)}
-    names = "".join(f"{name:>16}" for name in MEASURES)
-    yield f"{'mechanism':<12}{'epsilon':>9}{'sites':>6}{'patients':>9}{'noise/clip':>13}{names}"
+    names = "".join(f"{name:>22}" for name in MEASURES)
+    yield f"{'mechanism':<12}{'epsilon':>9}{'sites':>6}{'patients':>9}{'runs':>5}{'noise/clip':>13}{names}"
     for _, group in _points(rows):
         first = group[0]
         loud = " ".join(f"{stage['noise_over_clip']:.2g}" for stage in first["stages"].values())
-        line = f"{first['mechanism']:<12}{first['epsilon']:>9}{first['sites']:>6}{first['patients']:>9}{loud:>13}"
+        where = f"{first['sites']:>6}{first['patients']:>9}{len(group):>5}"
+        line = f"{first['mechanism']:<12}{first['epsilon']:>9}{where}{loud:>13}"
         for name in MEASURES:
             value = fmean(row["scores"][name] for row in group)
             known = [shares[id(row)][name] for row in group if name in shares.get(id(row), {})]
-            line += f"{value:>9.3f}" + (f"{100 * fmean(known):>5.0f} %" if known else " " * 7)
+            line += f"{value:>9.3f}{_percent(known):>13}"
         yield line
     prior = rows[0]["prior"] if rows else {}
-    yield f"{'prior only':<49}" + "".join(f"{prior[name]:>9.3f}{'':7}" for name in MEASURES if name in prior)
-    yield "%: part of what training without privacy gains over the prior"
+    yield f"{'prior only':<54}" + "".join(f"{prior[name]:>9.3f}{'':13}" for name in MEASURES if name in prior)
+    yield "%: part of what training without privacy gains over the prior; +- 95 % interval of the mean over runs"
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG: for each measure with a gain, the part of it that is reached against epsilon, a line for each mechanism."""
+    """PNG: for each measure with a gain, the part that is reached against epsilon, 95 % intervals, a mechanism a line."""
     shown = [(row, share) for row, share in gains(rows)]
     names = [name for name in MEASURES if any(name in share for _, share in shown)]
     figure = Figure(figsize=(4.2 * max(1, len(names)), 3.6), dpi=150, layout="constrained")
@@ -49,7 +51,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
         for i, (label, curve) in enumerate(_curves(shown, name).items()):
             epsilons = sorted(curve)
             middle = [fmean(curve[e]) for e in epsilons]
-            spread = [stdev(curve[e]) if len(curve[e]) > 1 else 0.0 for e in epsilons]
+            spread = [metrics.repeats_interval(curve[e]) or 0.0 for e in epsilons]
             axes.errorbar(epsilons, middle, spread, color=_COLOURS[i % 6], marker=_MARKERS[i % 6], lw=2, capsize=3, label=label)
         axes.set_xscale("log")
         axes.set_xticks(sorted({row["epsilon"] for row, _ in shown}))
@@ -63,6 +65,14 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
+
+
+def _percent(shares: Sequence[float]) -> str:
+    """Mean share with its interval, if there are repeats; nothing where there is no share."""
+    if not shares:
+        return ""
+    half = metrics.repeats_interval(shares)
+    return f"{100 * fmean(shares):.0f}" + ("" if half is None else f"+-{100 * half:.0f}") + " %"
 
 
 def _curves(shown: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], name: str) -> dict[str, dict[float, list[float]]]:

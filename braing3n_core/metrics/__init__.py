@@ -2,8 +2,7 @@
 
 images: two volumes against each other. distributions: two sets of people. anatomy: their organs. copies: training patients
 come back. control: asked against measured. probes: what a linear map reads from features. transfer: what generated people teach
-a probe. intervals: how sure, and what real
-against real scores.
+a probe. intervals: how sure, and what real against real scores.
 """
 
 from braing3n_core.metrics.anatomy import Plausibility, cohens_d, plausibility, wasserstein
@@ -11,7 +10,7 @@ from braing3n_core.metrics.control import correlation, swap_effects
 from braing3n_core.metrics.copies import copied_share, nearest_ratio
 from braing3n_core.metrics.distributions import Manifold, frechet, kid, manifold
 from braing3n_core.metrics.images import brain_mask_of, dice, mean_pairwise_ms_ssim, ms_ssim, psnr, signal_outside, ssim
-from braing3n_core.metrics.intervals import Compared, against_real, bootstrap_interval
+from braing3n_core.metrics.intervals import Compared, against_real, bootstrap_interval, repeats_interval
 from braing3n_core.metrics.probes import cross_validated, deal, one_hot, ridge
 from braing3n_core.metrics.transfer import Taught, taught
 
@@ -38,6 +37,7 @@ __all__ = [
     "one_hot",
     "plausibility",
     "psnr",
+    "repeats_interval",
     "ridge",
     "signal_outside",
     "ssim",

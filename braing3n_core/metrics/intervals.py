@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import t
 
 from braing3n_core.errors import DataRefused
 from braing3n_core.metrics.checks import FloatArray, finite, two_sets
@@ -38,6 +40,17 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(finite(draws, "interval", 1), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def repeats_interval(values: Sequence[float], level: float = 0.95) -> float | None:
+    """Half the width of the interval of the mean over repeats, each with a seed of its own, in the unit of `values`.
+
+    Student's t, because repeats are few: three runs give 4.3 standard errors. None for one run, which says nothing of others.
+    """
+    if len(values) < 2:
+        return None
+    deviation = float(np.std(finite(values, "repeats", 1), ddof=1))
+    return float(t.ppf((1 + level) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,10 @@ def row(mechanism: str, epsilon: object, distance: float, repeat: int = 0) -> di
     }  # fmt: skip
 
 
+def _without_vote(plan: TrainingPlan) -> TrainingPlan:
+    return plan.but(privacy=plan.privacy.model_copy(update={"vote_epsilon": 0.0}))
+
+
 def test_every_combination_is_there_once() -> None:
     found = points([2, 3], [50], ["local", "secure-sum"], [1.0, 8.0, math.inf], 2)
     assert len(found) == len(set(found)) == 2 * 2 * (2 * 2 + 1)
@@ -51,7 +55,9 @@ def test_a_point_s_plan_differs_in_what_was_asked_alone() -> None:
     assert [hospital.name for hospital in plan.rehearsal.hospitals] == [site.name for site in plan.sites]
     assert plan.stages == SMOKE.stages
     again = plan_of(SMOKE, Point(Consortium(3, 40), "local", 2.5, 1))
-    assert again.digest == plan.digest, "a repeat is the same plan under other noise"
+    assert again == plan.but(seed=SMOKE.seed + 1), "a repeat has patients and a digest of its own"
+    free = [plan_of(base, Point(SMALL, "non-private", math.inf, 0)) for base in (SMOKE, _without_vote(SMOKE))]
+    assert free[0] == free[1], "what a recipe keeps for the vote changes no point"
     with pytest.raises(PlanRefused, match="phantoms"):
         plan_of(SMOKE.but(rehearsal=None), Point(SMALL, "local", 1.0, 0))
 
@@ -68,7 +74,7 @@ def test_repeats_are_one_line_and_the_picture_is_one() -> None:
     rows = [row("non-private", "infinite", 0.2, r) for r in (0, 1)] + [row("local", 1.0, 0.6 + 0.2 * r, r) for r in (0, 1)]
     lines = list(told(rows))
     assert len(lines) == 5
-    assert "38 %" in next(line for line in lines if line.startswith("local"))
+    assert "38+-159 %" in next(line for line in lines if line.startswith("local")), "12.7 x 0.177 / sqrt(2)"
     assert picture(rows).startswith(b"\x89PNG")
 
 
