@@ -254,4 +254,5 @@ def _passes(patients: Sequence[Rows], rows_at_once: int) -> Iterator[list[Rows]]
 def _squares(gradient: Tensor) -> Tensor:
     """(P, *shape) -> (P,): float32 over one row of a weight at a time, float64 over rows."""
     by_row = torch.linalg.vector_norm(gradient.flatten(2), dim=2) if gradient.dim() > 2 else gradient.flatten(1)
-    return torch.linalg.vector_norm(by_row, dim=1, dtype=torch.float64).square()
+    norms: Tensor = torch.linalg.vector_norm(by_row, dim=1, dtype=torch.float64)
+    return norms.square()

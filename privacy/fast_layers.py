@@ -193,7 +193,8 @@ def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: T
         # Scaling a token and adding tokens up is one product: a second layer_norm costs three times as much.
         centred = a - a.mean(2, keepdim=True)
         scales = (torch.linalg.vector_norm(centred, dim=2).square() / a.shape[2] + module.eps).rsqrt()         # (P, M)
-        return (scales[:, None] @ centred.mul_(b)).view(shape)
+        summed: Tensor = scales[:, None] @ centred.mul_(b)   # (P, 1, D)
+        return summed.view(shape)
 
     return _wanted(names, {"weight": weight, "bias": lambda: b.sum(1).view(shape)})
 

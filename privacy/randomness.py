@@ -73,7 +73,7 @@ class SecretNoise:
         if os.getpid() != self._process:
             self._take_key()
         stream = out.numpy()
-        self._cipher.update_into(memoryview(_ZEROS)[: 8 * count], memoryview(stream).cast("B"))
+        self._cipher.update_into(memoryview(_ZEROS)[: 8 * count], stream.data.cast("B"))
         words = stream[:count].view(np.uint64)
         words >>= np.uint64(12)
         words |= np.uint64(0x3FF << 52)
