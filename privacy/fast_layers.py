@@ -192,9 +192,9 @@ def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: T
     def weight() -> Tensor:
         # Scaling a token and adding tokens up is one product: a second layer_norm costs three times as much.
         centred = a - a.mean(2, keepdim=True)
-        norms: Tensor = torch.linalg.vector_norm(centred, dim=2)                               # (P, M)
-        scales = (norms.square() / a.shape[2] + module.eps).rsqrt()
-        return (scales[:, None] @ centred.mul_(b)).view(shape)
+        scales = (torch.linalg.vector_norm(centred, dim=2).square() / a.shape[2] + module.eps).rsqrt()         # (P, M)
+        summed: Tensor = scales[:, None] @ centred.mul_(b)   # (P, 1, D)
+        return summed.view(shape)
 
     return _wanted(names, {"weight": weight, "bias": lambda: b.sum(1).view(shape)})
 
