@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from braing3n_core.data.cohort import Cohort
+from braing3n_core.data.cohort import Cohort, Patient
 from braing3n_core.errors import WaitingForSites
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
@@ -19,7 +20,8 @@ from privacy.errors import BudgetExhausted
 from privacy.ledger import Ledger
 from server.conduct import Reply
 from simulations.federation import Tamper, federate, untouched, without_privacy
-from tests.client.studies import PEOPLE, brain, patient, study
+from tests.client.studies import PEOPLE, brain, patient, stage, study
+from tests.small import small_brain
 
 NAMES = ("north", "south")
 COHORTS = {
@@ -108,3 +110,32 @@ def test_a_second_study_on_the_same_ledgers_is_refused_and_changes_no_ledger(tmp
     with pytest.raises(BudgetExhausted, match="north, south have no budget"):
         trained(study(seed=2), second)
     assert before == [(second / "sites" / site / "ledger.jsonl").read_bytes() for site in NAMES]
+
+
+def returning(number: int) -> Patient:
+    """A patient who comes back after four years."""
+    known = patient(number, scans=2)
+    first, second = known.scans
+    return dataclasses.replace(known, scans=(first, dataclasses.replace(second, conditions={**second.conditions, "age": 64.0})))
+
+
+def followed(plan: TrainingPlan) -> Brain:
+    model = small_brain(longitudinal=True)
+    model.years.pace.basis.normal_(generator=torch.Generator().manual_seed(1))
+    return model.requires_grad_(False)
+
+
+def test_hospitals_whose_patients_come_back_teach_the_trajectory_its_pace_and_nothing_else(tmp_path: Path) -> None:
+    pace = stage("trajectory", "group:pace", learns="mean", sample_rate=1.0, local_steps=1, learning_rate=0.5, share=1.0)
+    plan = without_privacy(study(rehearsal={}, stages=[pace]))
+    cohorts = {
+        "north": Cohort((returning(1), returning(2), patient(3)), ()),
+        "south": Cohort(tuple(patient(number) for number in range(10, 16)), ()),
+    }
+    made, before = federate(plan, tmp_path, cohorts, lambda line: None, untouched, followed), followed(plan)
+    moved = {name for name, tensor in made.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])}
+    assert moved == {"trajectory.pace.respond.weight"}
+    alone = federate(
+        plan, tmp_path / "alone", cohorts | {"north": cohorts["south"]}, lambda line: None, untouched, followed
+    )
+    assert same(alone, before), "patients with one visit teach it nothing"
