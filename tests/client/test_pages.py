@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital
 from client.index_page import index_page, picture_of
 from client.scan_page import write_excluded, write_page
+from tests.accessibility import faults, focus_faults
+from tests.chrome import CHROMIUM, browser, chrome
 
 TINY = PRESETS["tiny"]
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: pages were not opened")
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +78,18 @@ def test_a_press_shows_what_was_there_before(qc: Path) -> None:
     assert document.count('class="hidden"') == 2             # the picture of after, and the outline
     sizes = seen(page, 'document.title = [...document.images].map(i => i.naturalWidth).join(" ")')
     assert sizes.split("<title>")[1].split("</title>")[0] == " ".join(3 * [str(7 * 96)])
+
+
+@browser
+@pytest.mark.slow
+def test_the_pages_of_scans_serve_everybody(qc: Path, tmp_path: Path) -> None:
+    """Wide and on a telephone, by light and in the dark, with keys alone."""
+    pages = [qc / "index.html", *sorted(page for page in (qc / "scans").glob("*.html") if not page.name.startswith("seen-"))]
+    assert len(pages) == 3
+    with chrome(tmp_path / "profile") as tab:
+        for page in pages:
+            for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
+                tab.open(page, width, scheme=scheme)
+                assert faults(tab) == [], (page.name, width, scheme)
+            assert focus_faults(tab, 40) == [], page.name
+        assert tab.said == []
