@@ -6,7 +6,6 @@ returns (P, *shape) gradients by parameter. A leaf of one's own states the same 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -186,17 +185,9 @@ def _uneven(module: _ConvNd) -> bool:
 
 
 def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-    shape = (len(x), *module.normalized_shape)
-    a, b = (wide(part).reshape(len(x), -1, math.prod(module.normalized_shape)) for part in (x, grad))  # (P, M, D) twice
-
-    def weight() -> Tensor:
-        # Scaling a token and adding tokens up is one product: a second layer_norm costs three times as much.
-        centred = a - a.mean(2, keepdim=True)
-        scales = (torch.linalg.vector_norm(centred, dim=2).square() / a.shape[2] + module.eps).rsqrt()         # (P, M)
-        summed: Tensor = scales[:, None] @ centred.mul_(b)   # (P, 1, D)
-        return summed.view(shape)
-
-    return _wanted(names, {"weight": weight, "bias": lambda: b.sum(1).view(shape)})
+    shape, axes = module.normalized_shape, tuple(range(1, x.dim() - len(module.normalized_shape)))
+    scaled = F.layer_norm(x.to(grad.dtype), shape, None, None, module.eps)
+    return _wanted(names, {"weight": lambda: scaled.mul_(grad).sum(axes), "bias": lambda: grad.sum(axes)})
 
 
 def _group_norm(module: nn.GroupNorm, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
