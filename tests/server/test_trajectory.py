@@ -17,7 +17,7 @@ from server.trajectory import TrajectoryRecipe, train_trajectory, visits_of
 
 TINY = PRESETS["tiny"]
 RECIPE = TrajectoryRecipe(
-    preset="tiny", seed=3, people=11, visits=3, years=(6.0, 9.0), contrast=(0.0, 0.1), bias=(0.0, 0.05), folding=(0.0, 1.0),
+    preset="tiny", seed=3, people=6, visits=2, years=(11.0, 15.0), contrast=(0.0, 0.1), bias=(0.0, 0.05), folding=(0.0, 1.0),
     ema=0.9, trajectory=Phase(steps=2, batch=2, learning_rate=1e-3),
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def test_a_small_one_is_trained_twice_to_the_same_bytes_and_read_beside_the_prio
     rows = trajectory.pace.basis.flatten(1)
     products = rows @ rows.T / rows.shape[1]
     assert torch.allclose(products, torch.diag(products.diag().round()), atol=0.01), "orthogonal, of mean square 1"
-    assert 8 <= int(products.diag().round().sum()) <= 16, "eleven people differ in fewer ways than there is room for"
+    assert 2 <= int(products.diag().round().sum()) <= 12, "six people differ in fewer ways than there is room for"
     assert float(trajectory.pace.respond.weight.abs().max()) == 0, "the public's own pace is no shift"
 
 
