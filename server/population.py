@@ -11,6 +11,7 @@ from braing3n_core.models.population import DIRECTIONS, Population
 from braing3n_core.training import hidden
 
 _RARE = 0.05                                                 # features rarer than this in public keep weights of finite size
+_NOTHING = 1e-4                                              # of the rows' norm: differences that are rounding
 _PASSES = 8                                                  # draws of hidden conditions per person
 
 
@@ -43,17 +44,17 @@ def fit_pace(pace: Population, rates: Tensor, codes: Tensor, seed: int) -> None:
 
 def _set_directions(population: Population, effects: Tensor, apart: Tensor) -> None:
     """The leading axes of `effects` (E, NC), then those of the rows `apart` (K, NC) beyond them."""
-    first = _axes(effects, DIRECTIONS // 2)
-    rest = _axes(apart - (apart @ first.T) @ first, DIRECTIONS - len(first))
+    first = _axes(effects, DIRECTIONS // 2, _NOTHING * float(effects.norm()))
+    rest = _axes(apart - (apart @ first.T) @ first, DIRECTIONS - len(first), _NOTHING * float(apart.norm()))
     rows = torch.cat([first, rest]) * math.sqrt(apart.shape[1])
     population.basis.zero_()
     population.basis[: len(rows)] = rows.reshape(-1, *population.basis.shape[1:])
 
 
-def _axes(rows: Tensor, most: int) -> Tensor:
-    """(a, NC): at most so many principal axes of the rows, those along which they do not differ left out."""
+def _axes(rows: Tensor, most: int, least: float) -> Tensor:
+    """(a, NC): at most so many principal axes of the rows, those along which they spread by less than `least` left out."""
     _, spread, axes = torch.linalg.svd(rows, full_matrices=False)
-    kept: Tensor = axes[:most][spread[:most] > 1e-4 * spread[0]]
+    kept: Tensor = axes[:most][spread[:most] > least]
     return kept
 
 
