@@ -200,11 +200,17 @@ def in_words(advice: Advice) -> Iterator[str]:
     yield "expect, of what training without privacy gains over the public prior:"
     for name, found in advice.expect.items():
         ends = f"{advice.between.prior[name]:.3g} by the prior, {advice.between.without_privacy[name]:.3g} without privacy"
-        runs = f"{found.runs} runs with noise like it: {_share(found.low)} to {_share(found.high)}"
-        yield f"  {_share(found.share)} in {_MEANS[name]} ({ends}; {runs})"
+        yield f"  {_share(found.share)} in {_MEANS[name]} ({ends}; {_runs(found)})"
     yield "this is an extrapolation:" if advice.beyond else "this lies within what was measured"
     yield from (f"  {words}" for words in advice.beyond)
     yield "measured on phantom hospitals; yours differ from the public prior in their own ways, the noise does not"
+
+
+def _runs(found: Expected) -> str:
+    """What single runs reached, so that one is not taken for many."""
+    if found.runs == 1:
+        return f"one run with noise like it: {_share(found.low)}"
+    return f"{found.runs} runs with noise like it: {_share(found.low)} to {_share(found.high)}"
 
 
 def _share(value: float) -> str:

@@ -69,6 +69,11 @@ def test_outside_it_is_said_how_far() -> None:
     assert "times the loudest that was measured (0.3): expect less than this" in loud
 
 
+def test_one_run_is_not_told_as_many() -> None:
+    once = FEW.model_copy(update={"points": (point("secure-sum", 8, 0.08, 0.9),)})
+    assert "one run with noise like it: 90 %)" in "\n".join(in_words(advise(ASKED, once)))
+
+
 def test_a_large_consortium_hears_what_it_could_train_and_that_nobody_measured_it() -> None:
     advice = advise(Question(10, 500, 8.0, 1e-5), FEW)
     assert advice.mechanism == "local", "no row tells its noise from that of a secure sum"
