@@ -70,7 +70,8 @@ def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> l
     """Ours, then plain FedAvg, over processes: `plan`'s sites and patients, one stage of `rounds` rounds of `steps` steps."""
     todo = sized(plan, steps, rounds)
     say(f"braing3n: {rounds} rounds of {steps} local steps, over processes")
-    ours = _ours(_Place.made(out / "braing3n", todo.but(rehearsal=None)), say)
+    unvoted = todo.privacy.model_copy(update={"vote_epsilon": 0.0})  # it comes after the run
+    ours = _ours(_Place.made(out / "braing3n", todo.but(rehearsal=None, privacy=unvoted)), say)
     say(f"Flower FedAvg: {rounds} rounds of {steps} local steps, over processes")
     return [ours, _plain(_Place.made(out / "flower-fedavg", todo), say)]
 
