@@ -32,10 +32,10 @@ test: lint types
 test-fast: env
 	$(BIN)/python -m pytest -m "not slow and not crash"
 
-# kill -9 of every process at every instant of a round: twenty-five consortia, one after the other (five of them in `make test`
-# too), two that take secure sums, and one whose model has 256 MB.
+# kill -9 of every process at every instant of a round: twenty-five consortia, one after the other, two that take secure sums, and
+# one whose model has 256 MB.
 test-crash: env
-	$(BIN)/python -m pytest -m "crash or slow" tests/end_to_end/test_crash.py tests/end_to_end/test_crash_in_a_sum.py \
+	$(BIN)/python -m pytest -m crash tests/end_to_end/test_crash.py tests/end_to_end/test_crash_in_a_sum.py \
 	  tests/end_to_end/test_secure_sums.py \
 	  tests/attacks/test_a_model_of_256_mb_in_one_round.py
 

@@ -85,7 +85,7 @@ def exit_code(error: BaseException) -> int:
             return EXHAUSTED
         case PrivacyError():
             return INTEGRITY
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | SystemExit():             # Flower's own answer to a signal is the second, with code 0
             return INTERRUPTED
         case _:
             return UNEXPECTED

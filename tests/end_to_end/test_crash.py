@@ -1,6 +1,6 @@
 """kill -9 of every process at every instant of a round: the run ends with its release, and no ledger forgets a charge.
 
-Twenty-five cases, a minute or two each: `make test-crash`; five of them, each victim and each instant once, are in `make test`.
+Twenty-five cases, two to five minutes each: `make test-crash`.
 Instants are seen from outside, in the files that a site and a server write anyway; nothing in the code is told that it is being
 tested. Noise comes from the operating system and cannot be drawn again, but what sites answered is on their disks: a
 coordinator that gets those answers, and meets no crash, has to come to the same model bit for bit.
@@ -29,7 +29,7 @@ from privacy.ledger import Ledger
 from server.coordinator import Coordinator
 from tests.end_to_end.hospitals import Consortium, consortium, processes, wait
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 NAMES, ROUNDS, PATIENTS = ("north", "south"), 2, 6
 PATIENCE_S = 1500.0
 
@@ -78,15 +78,7 @@ INSTANTS: dict[str, Seen] = {
     "during-checkpoint": during_checkpoint,
 }
 VICTIMS = ("server-app", "superlink", "site-app", "supernode", "everything")
-SAMPLE = {
-    ("server-app", "during-aggregation"), ("superlink", "after-training"), ("site-app", "mid-training"),
-    ("supernode", "before-training"), ("everything", "during-checkpoint"),
-}  # fmt: skip
-CASES = [
-    pytest.param(victim, instant, id=f"{victim}-{instant}", marks=() if (victim, instant) in SAMPLE else pytest.mark.crash)
-    for victim in VICTIMS
-    for instant in INSTANTS
-]
+CASES = [pytest.param(victim, instant, id=f"{victim}-{instant}") for victim in VICTIMS for instant in INSTANTS]
 
 
 def victims(made: Consortium, victim: str) -> list[int]:

@@ -190,3 +190,19 @@ def test_there_is_news_at_least_every_ten_seconds_and_not_at_every_round() -> No
     assert len(said) <= 8
     progress.round("decoder", 1, 3, 3, closed=True)
     assert "decoder: round 1 of 2, 3 of 3 sites replied, 59.8 s a round, decoder ends in 60 s" in said[-1][1]
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(0)])
+def test_a_server_app_that_was_told_to_stop_says_interrupted_and_is_taken_up(tmp_path: Path, signal: BaseException) -> None:
+    """Flower answers a signal with SystemExit and code 0, which is neither an end of the run nor its success."""
+    whole = Scripted()
+
+    def stopped(name: str, request: Request) -> Reply:
+        raise signal
+
+    code, released = go(tmp_path, Scripted(script=stopped))
+    assert (code, released) == (130, [])
+    code, released = go(tmp_path, whole)
+    assert code == 0
+    assert len(released) == 1
+    assert whole.asked
