@@ -36,7 +36,7 @@ test-fast: env
 # one whose model has 256 MB.
 test-crash: env
 	$(BIN)/python -m pytest -m crash tests/end_to_end/test_crash.py tests/end_to_end/test_crash_in_a_sum.py \
-	  tests/end_to_end/test_secure_sums.py \
+	  tests/end_to_end/test_secure_sums.py tests/end_to_end/test_consortium.py tests/simulations/bench/test_round_cost.py \
 	  tests/attacks/test_a_model_of_256_mb_in_one_round.py
 
 # Ten planted bugs, each in twenty runs, against self-test and audit; prints the table.

@@ -97,6 +97,7 @@ def test_from_outside_only_the_fleet_paths_answer(ended: Consortium, path: str) 
     refused.value.close()
 
 
+@pytest.mark.crash
 def test_a_hospital_s_doctor_finds_the_door_closed_and_the_server_who_it_says(ended: Consortium) -> None:
     said = json.loads(command("braing3n-site", "doctor", "--json", "--site", ended.site("north")).stdout)
     (server,) = (one for one in said if one["check"] == "server")
