@@ -31,7 +31,7 @@ def expected_change(model: Brain, first: Tensor, codes: Tensor, years: Tensor) -
     At pure noise the best velocity of a flow is noise minus the mean of its data, so one evaluation gives the mean; it is
     taken at a few fixed draws of noise and their opposites, in which what noise does to the network cancels.
     """
-    _refuse_beyond(years)
+    refuse_beyond(years)
     trajectory = model.years
     draws = torch.randn(_DRAWS, *first.shape[1:], generator=torch.Generator().manual_seed(_SEED))
     total = torch.zeros_like(first)
@@ -45,28 +45,32 @@ def expected_change(model: Brain, first: Tensor, codes: Tensor, years: Tensor) -
 def drawn_change(model: Brain, first: Tensor, codes: Tensor, years: Tensor, noise: Tensor, *, steps: int) -> Tensor:
     """(B, N, C) one change that may well happen: a sample of the flow from `noise` (B, N, C).
 
-    It holds what differs from scan to scan besides the years, such as the receive field. The same noise at several `years` is
-    one course of events.
+    The public trajectory learned pairs of visits under one receive field, so that no draw has a field of its own. The same
+    noise at several `years` is one course of events.
     """
-    _refuse_beyond(years)
+    refuse_beyond(years)
     trajectory = model.years
     return trajectory.scale * heun(lambda z, t: trajectory(z, t, first, codes, years), noise, steps)
 
 
 @torch.no_grad()
-def later(model: Brain, volumes: Tensor, change: Tensor) -> Tensor:
-    """(B, 1, D, H, W): the scans `volumes` after a `change` (B, N, C) of their latents."""
-    first = model.encode(volumes)
+def later(model: Brain, volumes: Tensor, first: Tensor, change: Tensor) -> Tensor:
+    """(B, 1, D, H, W): the scans `volumes` after a `change` (B, N, C) of their latents `first`."""
     moved = volumes + model.decode(first + change) - model.decode(first)
     return (moved * model.decoder.brain).clamp(0, BRIGHTEST)
 
 
+@torch.no_grad()
 def forecast(model: Brain, volumes: Tensor, codes: Tensor, years: Tensor) -> Tensor:
-    """(B, 1, D, H, W): the follow-up that is expected of `volumes` (B, 1, D, H, W) after `years` (B,).
+    """(n, 1, D, H, W): the follow-up that is expected of `volumes` (n, 1, D, H, W) after `years` (n,), a few at a time.
 
     Raises UsageError if the model has no trajectory or the years are beyond what it was trained for.
     """
-    return later(model, volumes, expected_change(model, model.encode(volumes), codes, years))
+    made = []
+    for scans, known, gaps in zip(volumes.split(BATCH), codes.split(BATCH), years.split(BATCH), strict=True):
+        first = model.encode(scans)
+        made.append(later(model, scans, first, expected_change(model, first, known, gaps)))
+    return torch.cat(made)
 
 
 def visits(
@@ -102,6 +106,7 @@ def visits(
     )
 
 
-def _refuse_beyond(years: Tensor) -> None:
+def refuse_beyond(years: Tensor) -> None:
+    """Raise UsageError unless every gap is one that a trajectory is trained for."""
     if not bool(((years > 0) & (years <= LONGEST_YEARS)).all()):
         raise UsageError(f"a forecast is for more than 0 and at most {LONGEST_YEARS:g} years")

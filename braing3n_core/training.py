@@ -64,7 +64,8 @@ def pairs_of(model: Brain, latents: Tensor, rows: Sequence[Mapping[str, Conditio
     A person without a pair has one row of zeros: it has no loss, and so contributes nothing.
     """
     codes = model.codes(rows)
-    found = [(i, j, years) for i, one in enumerate(rows) for j, two in enumerate(rows) if (years := _years(one, two)) > 0]
+    gaps = [(i, j, years_between(one, two)) for i, one in enumerate(rows) for j, two in enumerate(rows)]
+    found = [pair for pair in gaps if pair[2] > 0]
     if not found:
         nothing = torch.zeros_like(latents[:1])
         return nothing, nothing, torch.zeros_like(codes[:1]), torch.zeros(1), torch.zeros(1)
@@ -73,7 +74,7 @@ def pairs_of(model: Brain, latents: Tensor, rows: Sequence[Mapping[str, Conditio
     return latents[first], change, codes[first], torch.tensor([years for *_, years in found]), torch.ones(len(found))
 
 
-def _years(one: Mapping[str, Condition], two: Mapping[str, Condition]) -> float:
+def years_between(one: Mapping[str, Condition], two: Mapping[str, Condition]) -> float:
     """From the first scan to the second; zero if they are no pair."""
     before, after = one.get("age"), two.get("age")
     if before is None or after is None or one.get("modality") != two.get("modality"):

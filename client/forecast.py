@@ -23,10 +23,9 @@ from braing3n_core.data.template import template
 from braing3n_core.data.volume import write_volume
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
-from braing3n_core.forecast import drawn_change, expected_change, later
+from braing3n_core.forecast import drawn_change, expected_change, later, refuse_beyond
 from braing3n_core.generate import BRIGHTEST, noise_of
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.models.presets import LONGEST_YEARS
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
 from client.embed import Registration
@@ -90,8 +89,8 @@ def foresee(model: Brain, scan: Tensor, person: Mapping[str, Condition], years: 
     What the model's variables measure on the scan, such as ventricles, is a condition too, and is what is told of both:
     how well other measures are foreseen is not known. Raises UsageError for years beyond what the trajectory was trained for.
     """
-    if not 0 < years <= LONGEST_YEARS:
-        raise UsageError(f"--years {years:g}: a forecast is for more than 0 and at most {LONGEST_YEARS:g} years")
+    gap = torch.tensor([years])
+    refuse_beyond(gap)
     now = scan[None]
     names = [variable.name for variable in model.variables if variable.source == "measured"]
 
@@ -100,11 +99,13 @@ def foresee(model: Brain, scan: Tensor, person: Mapping[str, Condition], years: 
         return {name: found[f"{name}_ml"] for name in names}
 
     before = {name: float(row[0]) for name, row in told(now).items()}
-    codes, gap = model.codes([{**before, **person}]), torch.tensor([years])
-    first = model.encode(now)
-    then = later(model, now, expected_change(model, first, codes, gap))
-    courses = [drawn_change(model, first, codes, gap, one[None], steps=_STEPS) for one in noise_of(model, _SEED, DRAWS)]
-    many = told(torch.cat([later(model, now, change) for change in courses]))
+    codes = model.codes([{**before, **person}])
+    with torch.no_grad():
+        first = model.encode(now)
+    then = later(model, now, first, expected_change(model, first, codes, gap))
+    noise, again = noise_of(model, _SEED, DRAWS), first.expand(DRAWS, -1, -1)
+    courses = drawn_change(model, again, codes.expand(DRAWS, -1), gap.expand(DRAWS), noise, steps=_STEPS)
+    many = told(later(model, now, first, courses))
     return Forecast(
         years,
         now[0],

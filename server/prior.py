@@ -41,10 +41,14 @@ _PER_SCANNER = 25                                            # varied phantoms t
 _LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.", "trajectory.pace.")
 
 
-class Averaged(Frozen):
-    """What every training on public data is told: where its draws begin, and how fast averaged weights forget."""
+class PublicRecipe(Frozen):
+    """What every training on phantoms is told: for which grid, where its draws begin, from which scanners, how it averages."""
 
+    preset: PresetName
     seed: int
+    contrast: tuple[float, float]                            # what scanners are drawn from; see plan.Hospital
+    bias: tuple[float, float]
+    folding: tuple[float, float]                             # mm
     ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
 
     @classmethod
@@ -56,16 +60,17 @@ class Averaged(Frozen):
             why = " ".join(str(error).split())[:200]
             raise PlanRefused(f"{path} is not a recipe of public training ({why}); correct it and run again") from error
 
+    def scanner(self, draw: random.Random) -> Hospital:
+        """The next scanner from the recipe's ranges."""
+        contrast, bias, folding = (draw.uniform(*ends) for ends in (self.contrast, self.bias, self.folding))
+        return Hospital(name="varied", contrast=contrast, bias=bias, folding=folding)
 
-class PriorRecipe(Averaged):
+
+class PriorRecipe(PublicRecipe):
     """Everything that decides the prior's weights."""
 
-    preset: PresetName
     people: PositiveInt                                      # phantoms of the public population, for mean and generator
     varied: PositiveInt                                      # phantoms of many scanners, for encoder and decoder
-    contrast: tuple[float, float]                            # what the varied phantoms are drawn from; see plan.Hospital
-    bias: tuple[float, float]
-    folding: tuple[float, float]                             # mm
     encoder: Phase
     decoder: Phase
     generator: Phase
@@ -123,7 +128,7 @@ def fit_projection(model: Brain, tokens: Tensor, cubes: Tensor) -> None:
 
 
 def train_stage(
-    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: Averaged, out: Path, say: Say
+    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: PublicRecipe, out: Path, say: Say
 ) -> None:
     """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
     own = tuple(f"{network}." for network in NETWORKS[stage])
@@ -166,13 +171,7 @@ def _varied(recipe: PriorRecipe) -> Tensor:
     draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
     volumes: list[Tensor] = []
     for number in range(math.ceil(recipe.varied / _PER_SCANNER)):
-        scanner = Hospital(
-            name="varied",
-            contrast=draw.uniform(*recipe.contrast),
-            bias=draw.uniform(*recipe.bias),
-            folding=draw.uniform(*recipe.folding),
-        )
-        found = phantoms(PRESETS[recipe.preset], _PER_SCANNER, recipe.seed + 1 + number, scanner)
+        found = phantoms(PRESETS[recipe.preset], _PER_SCANNER, recipe.seed + 1 + number, recipe.scanner(draw))
         volumes += [volume.half() for volume, _ in found]
     return torch.stack(volumes[: recipe.varied])
 

@@ -8,7 +8,6 @@ It is a file of its own beside the prior's, so that whoever needs no visits load
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,28 +19,24 @@ from braing3n_core.data.patient import Person, Wishes, people
 from braing3n_core.data.phantom import Truth
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.presets import LONGEST_YEARS, PRESETS, Preset
-from braing3n_core.plan import Hospital, PresetName
+from braing3n_core.plan import Hospital
 from braing3n_core.prior import SHIPPED, read_prior, with_trajectory, write_trajectory
 from braing3n_core.training import pairs_of
 from privacy.dp_sgd import Rows
 from server.optimise import Phase, Say
 from server.population import fit_pace
-from server.prior import Averaged, batched, conditions_of, train_stage
+from server.prior import PublicRecipe, batched, conditions_of, train_stage
 
 _TOGETHER = 10                                               # people who share a scanner and the years between their visits
 _FAR = 0.5                                                   # of the longest gap: pairs that rates are taken from
 
 
-class TrajectoryRecipe(Averaged):
+class TrajectoryRecipe(PublicRecipe):
     """Everything that decides the trajectory's weights, but for the prior whose latents they are about."""
 
-    preset: PresetName
     people: PositiveInt                                      # phantoms, every second ten of them on a scanner of its own
     visits: PositiveInt                                      # of each
     years: tuple[float, float]                               # between two visits
-    contrast: tuple[float, float]                            # as in a prior's recipe
-    bias: tuple[float, float]
-    folding: tuple[float, float]                             # mm
     trajectory: Phase
 
 
@@ -62,7 +57,6 @@ def train_trajectory(recipe: TrajectoryRecipe, out: Path, say: Say) -> Path:
 
 def _pairs(recipe: TrajectoryRecipe, model: Brain, say: Say) -> Rows:
     """Every pair of visits of every person; the model's scale is set from them."""
-    model.years.scale.fill_(1.0)
     found = []
     for done, person in enumerate(_people(recipe), start=1):
         volumes = torch.stack([visit.images["T1w"][None] for visit in person.visits])
@@ -78,17 +72,9 @@ def _pairs(recipe: TrajectoryRecipe, model: Brain, say: Say) -> Rows:
 def _people(recipe: TrajectoryRecipe) -> Iterator[Person]:
     """Ten at a time: years between visits, and a scanner, drawn from the recipe's ranges; every second ten on the public's."""
     draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
-    for number in itertools.count():
-        if number * _TOGETHER >= recipe.people:
-            return
-        years = draw.uniform(*recipe.years)
-        varied = Hospital(
-            name="varied",
-            contrast=draw.uniform(*recipe.contrast),
-            bias=draw.uniform(*recipe.bias),
-            folding=draw.uniform(*recipe.folding),
-        )
-        count = min(_TOGETHER, recipe.people - number * _TOGETHER)
+    for number, first in enumerate(range(0, recipe.people, _TOGETHER)):
+        years, varied = draw.uniform(*recipe.years), recipe.scanner(draw)
+        count = min(_TOGETHER, recipe.people - first)
         scanner = Hospital(name="public") if number % 2 else varied
         wishes = Wishes(visits=recipe.visits, years=years, rescanned=False)
         yield from people(PRESETS[recipe.preset], count, recipe.seed + number, scanner, wishes)

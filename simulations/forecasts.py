@@ -29,7 +29,6 @@ from server.trajectory import visits_of
 
 Say = Callable[[str], None]
 _KNOWN, _UNSEEN = 660_001, 660_002                           # seeds of phantoms; trajectories are trained on others
-_AT_ONCE = 16
 _PLANES = ("left-right", "posterior-anterior", "inferior-superior")
 NO_CHANGE, AVERAGE, FORECAST = "no change", "average change", "forecast"
 
@@ -74,9 +73,7 @@ def told_for(model: Brain, years: float, people_: int, known: int, say: Say) -> 
     average = _average(model, years, known)
     say(f"{people_} others, forecast")
     seen = observed(model, years, people_)
-    gaps = torch.full((people_,), years)
-    parts = zip(seen.first.split(_AT_ONCE), seen.codes.split(_AT_ONCE), gaps.split(_AT_ONCE), strict=True)
-    made = torch.cat([forecast(model, *part) for part in parts])
+    made = forecast(model, seen.first, seen.codes, torch.full((people_,), years))
     ways = {NO_CHANGE: seen.first, AVERAGE: (seen.first + average).clamp(min=0), FORECAST: made}
     return Told(tuple(_rows(model, seen, ways)), seen, made)
 

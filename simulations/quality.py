@@ -21,9 +21,9 @@ from braing3n_core.embedding import embed
 from braing3n_core.forecast import forecast
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.models.presets import LONGEST_YEARS
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import TrainingPlan
+from braing3n_core.training import years_between
 from server.release.inputs import Quality
 
 Progress = Callable[[str, int, int], None]                   # what, done, total
@@ -65,8 +65,7 @@ class Followed:
 
     def error(self, model: Brain) -> float:
         """Mean error of forecast ventricles, ml."""
-        codes, parts = model.codes(self.conditions), torch.arange(len(self.years)).split(8)
-        made = torch.cat([forecast(model, self.first[part], codes[part], self.years[part]) for part in parts])
+        made = forecast(model, self.first, model.codes(self.conditions), self.years)
         return float(np.abs(measures(made, model.preset)["ventricles_ml"] - self.after).mean())
 
 
@@ -126,8 +125,7 @@ def reference_of(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient])
 def _followed(plan: TrainingPlan, patients: Sequence[Patient]) -> Followed | None:
     """Those with visits that a forecast can join; None if nobody has."""
     pairs = [(patient.scans[0], patient.scans[-1]) for patient in patients]
-    years = [_age(last.conditions) - _age(first.conditions) for first, last in pairs]
-    kept = [(pair, gap) for pair, gap in zip(pairs, years, strict=True) if 0 < gap <= LONGEST_YEARS]
+    kept = [(pair, gap) for pair in pairs if (gap := years_between(*(scan.conditions for scan in pair))) > 0]
     if not kept:
         return None
     first, last = (torch.stack([pair[place].volume for pair, _ in kept]) for place in (0, 1))

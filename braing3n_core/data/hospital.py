@@ -6,11 +6,11 @@ from pathlib import Path
 
 from braing3n_core.data.answers import write_people
 from braing3n_core.data.patient import Wishes, people
-from braing3n_core.data.phantom import Progress, hospital_seed, phantoms, write_bids
+from braing3n_core.data.phantom import hospital_seed, phantoms, write_bids
 from braing3n_core.plan import Hospital, Rehearsal, Site, TrainingPlan
 
 
-def write_hospital(folder: Path, site: Site, plan: TrainingPlan, progress: Progress | None = None) -> None:
+def write_hospital(folder: Path, site: Site, plan: TrainingPlan) -> None:
     """Write the site's phantoms; the folder is there whole or not at all, and one that is there stays."""
     if folder.exists():
         return
@@ -21,4 +21,4 @@ def write_hospital(folder: Path, site: Site, plan: TrainingPlan, progress: Progr
         wishes = Wishes(visits=rehearsal.visits, years=rehearsal.years)
         write_people(folder, people(plan.model, site.patients, seed, hospital, wishes), plan.model)
     else:
-        write_bids(folder, phantoms(plan.model, site.patients, seed, hospital), plan.model, site.patients, progress)
+        write_bids(folder, phantoms(plan.model, site.patients, seed, hospital), plan.model, site.patients)

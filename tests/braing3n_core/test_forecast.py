@@ -23,12 +23,12 @@ def scans(count: int = 2) -> torch.Tensor:
 def test_no_change_leaves_the_scan_and_a_change_moves_what_it_decodes_to() -> None:
     volumes = scans()
     nothing = torch.zeros(2, MODEL.tokens, SMALL.latent_width)
-    assert torch.allclose(later(MODEL, volumes, nothing), volumes, atol=1e-6)
+    assert torch.allclose(later(MODEL, volumes, MODEL.encode(volumes), nothing), volumes, atol=1e-6)
     change = 0.1 * torch.ones_like(nothing)
     first = MODEL.encode(volumes)
     with torch.no_grad():
         expected = (volumes + MODEL.decode(first + change) - MODEL.decode(first)) * MODEL.decoder.brain
-    assert torch.allclose(later(MODEL, volumes, change), expected.clamp(0, 1.3), atol=1e-6)
+    assert torch.allclose(later(MODEL, volumes, first, change), expected.clamp(0, 1.3), atol=1e-6)
 
 
 def test_where_the_flow_is_a_known_line_the_expectation_is_its_mean() -> None:
