@@ -5,7 +5,6 @@ Nothing is sent anywhere. What is written is patient data without any protection
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from braing3n_core import figures
 from braing3n_core.data.preprocess import onto_template
 from braing3n_core.data.template import template
 from braing3n_core.data.volume import write_volume
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.forecast import drawn_change, expected_change, later, refuse_beyond
-from braing3n_core.generate import BRIGHTEST, noise_of
+from braing3n_core.generate import noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
@@ -152,18 +150,5 @@ def _numbers(found: Forecast, person: Mapping[str, Condition]) -> dict[str, obje
 
 def picture(found: Forecast) -> bytes:
     """PNG: three planes of the scan, of the forecast, and of what changes between them."""
-    change = found.then - found.now
-    scale = max(float(change.abs().quantile(0.999)), 1e-3)
-    figure = Figure(figsize=(7.2, 7.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    titles = ("now", f"expected in {found.years:g} years", "change")
-    for row, plane in enumerate(("sagittal", "coronal", "axial")):
-        for column, (title, volume) in enumerate(zip(titles, (found.now, found.then, change), strict=True)):
-            axes = figure.add_subplot(3, 3, 3 * row + column + 1)
-            low, high, colours = (-scale, scale, "RdBu_r") if volume is change else (0.0, BRIGHTEST, "gray")
-            cut = volume[0].select(row, volume.shape[row + 1] // 2).T.numpy()
-            axes.imshow(cut, origin="lower", cmap=colours, vmin=low, vmax=high)
-            axes.set(xticks=[], yticks=[], ylabel=plane if column == 0 else None, title=title if row == 0 else None)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    now, then = found.now[0], found.then[0]
+    return figures.planes([("now", now), (f"expected in {found.years:g} years", then)], [("change", then - now)])

@@ -8,7 +8,6 @@ a plan may declare one as measured, and then it is in the table.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from braing3n_core import metrics
+from braing3n_core import figures, metrics
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import Guidance, generate
@@ -147,8 +144,7 @@ def write(found: Sequence[Control], out: Path) -> None:
 def picture(found: Sequence[Control]) -> bytes:
     """PNG: asked against read, alone, a panel for each continuous variable."""
     shown = [row for row in found if row.asked]
-    figure = Figure(figsize=(3.8 * max(1, len(shown)), 3.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.blank(3.8 * max(1, len(shown)), 3.8, 150)
     for place, row in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), place + 1)
         ends = (min(row.asked), max(row.asked))
@@ -157,6 +153,4 @@ def picture(found: Sequence[Control]) -> bytes:
         axes.set(title=f"{row.variable}: r {row.alone:.3f}", xlabel=f"asked, {row.unit}", ylabel=f"{row.reader}, {row.unit}")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#c9ced6", lw=0.6)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return figures.png(figure)

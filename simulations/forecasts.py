@@ -6,7 +6,6 @@ So errors are against the later anatomy under the first scan's field and noise, 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from braing3n_core import metrics
+from braing3n_core import figures, metrics
 from braing3n_core.data.patient import Person, Wishes, people
 from braing3n_core.files import write_atomically
 from braing3n_core.forecast import forecast
@@ -29,7 +26,6 @@ from server.trajectory import visits_of
 
 Say = Callable[[str], None]
 _KNOWN, _UNSEEN = 660_001, 660_002                           # seeds of phantoms; trajectories are trained on others
-_PLANES = ("left-right", "posterior-anterior", "inferior-superior")
 NO_CHANGE, AVERAGE, FORECAST = "no change", "average change", "forecast"
 
 
@@ -144,17 +140,5 @@ def write(rows: Sequence[Row], out: Path) -> None:
 def picture(found: Told, person: int = 0) -> bytes:
     """PNG: one person's first scan, the later anatomy and the forecast, and below what changed in truth and in the forecast."""
     first, true, made = (volumes[person, 0] for volumes in (found.seen.first, found.seen.still, found.forecasts))
-    changes = [true - first, made - first]
-    scale = float(np.quantile(np.abs(changes[0].numpy()), 0.999))
-    figure = Figure(figsize=(10.5, 6.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    titles = ("first scan", f"{found.seen.years:g} years later", "forecast", "true change", "forecast change")
-    for row in range(3):
-        for column, (title, volume) in enumerate(zip(titles, (first, true, made, *changes), strict=True)):
-            axes = figure.add_subplot(3, 5, 5 * row + column + 1)
-            low, high, colours = (-scale, scale, "RdBu_r") if column > 2 else (0.0, 1.0, "gray")
-            axes.imshow(volume.select(row, volume.shape[row] // 2).T.numpy(), origin="lower", cmap=colours, vmin=low, vmax=high)
-            axes.set(xticks=[], yticks=[], ylabel=_PLANES[row] if column == 0 else None, title=title if row == 0 else None)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    scans = [("first scan", first), (f"{found.seen.years:g} years later", true), ("forecast", made)]
+    return figures.planes(scans, [("true change", true - first), ("forecast change", made - first)])

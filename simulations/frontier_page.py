@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from braing3n_core import metrics
+from braing3n_core import figures, metrics
 from simulations.frontier import MEASURES, gains
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")               # after Okabe and Ito
@@ -42,8 +38,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """PNG: for each measure with a gain, the part that is reached against epsilon, 95 % intervals, a mechanism a line."""
     shown = [(row, share) for row, share in gains(rows)]
     names = [name for name in MEASURES if any(name in share for _, share in shown)]
-    figure = Figure(figsize=(4.2 * max(1, len(names)), 3.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.blank(4.2 * max(1, len(names)), 3.6, 150)
     for place, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), place + 1)
         axes.axhline(1, color="#1c2330", lw=1, ls=(0, (5, 4)))
@@ -62,9 +57,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.grid(color="#c9ced6", lw=0.6)
     if names:
         figure.axes[0].legend(frameon=False, fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return figures.png(figure)
 
 
 def _percent(shares: Sequence[float]) -> str:

@@ -6,7 +6,6 @@ added, summed and averaged as in any run (client/local_round.py). Norms are in c
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +13,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from braing3n_core import figures
 from braing3n_core.budget import Mechanism
 from braing3n_core.charges import Charge, charges, terms
 from braing3n_core.law import mu, noise_over_clip
@@ -199,8 +197,7 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def picture(rows: Sequence[Row]) -> bytes:
     """PNG: measured against law, and their ratio."""
-    figure = Figure(figsize=(9.2, 4.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.blank(9.2, 4.2, 130)
     left, right = figure.subplots(1, 2)
     ends = [min(row.law for row in rows) / 1.5, max(row.law for row in rows) * 1.5]
     left.plot(ends, ends, color="#1c2330", lw=1, ls=(0, (5, 4)))
@@ -217,6 +214,4 @@ def picture(rows: Sequence[Row]) -> bytes:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#c9ced6", lw=0.6)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return figures.png(figure)

@@ -5,17 +5,15 @@ The number is over many tokens, the picture of one. N tokens, (D, H, W) voxels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from braing3n_core import figures
 from braing3n_core.errors import UsageError
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain
@@ -23,7 +21,6 @@ from braing3n_core.models.quantizer import FiniteScalar, edit
 from simulations.swap import PERSON
 
 _EVERY = 4                                                   # tokens between two that are edited
-_PLANES = ("sagittal", "coronal", "axial")
 _BRIGHTEST = 1.0                                             # of the picture; white matter is 0.85
 
 
@@ -103,12 +100,11 @@ def told(one: Edited, all_: Sequence[Edited]) -> list[str]:
 
 def picture(model: Brain, one: Edited) -> bytes:
     """PNG: before, after and the difference in three planes through the token, whose cube is outlined."""
-    figure = Figure(figsize=(7.2, 7.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figures.blank(7.2, 7.4, 120)
     cuts, cube = model.preset.patch, place(model, one.token)
     change = one.after - one.before
     scale = float(change.abs().max())
-    for row, name in enumerate(_PLANES):
+    for row, name in enumerate(figures.PLANES):
         across, up = (axis for axis in range(3) if axis != row)
         corner = (cube[across] * cuts[across] - 0.5, cube[up] * cuts[up] - 0.5)
         for column, (title, volume) in enumerate((("before", one.before), ("after", one.after), ("difference", change))):
@@ -119,6 +115,4 @@ def picture(model: Brain, one: Edited) -> bytes:
             axes.add_patch(Rectangle(corner, cuts[across], cuts[up], fill=False, color="#e69f00", lw=1.2))
             axes.set(xticks=[], yticks=[], ylabel=name if column == 0 else None, title=title if row == 0 else None)
     figure.suptitle(f"token {one.token}: {one.near:.1%} of the squared change within one token of it", fontsize=11)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+    return figures.png(figure)

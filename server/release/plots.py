@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from braing3n_core.errors import DataRefused
+from braing3n_core.figures import blank, png
 from braing3n_core.metrics import correlation
 from server.release.calibrate import BINS, Reference
 from server.release.inputs import Control, SitePrivacy
@@ -60,7 +59,7 @@ def budget_png(rounds: Sequence[Mapping[str, object]], privacy: Sequence[SitePri
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend = axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.88), labelcolor=ink.text)
     legend.set_zorder(5)
-    return _png(figure)
+    return png(figure)
 
 
 def control_png(control: Control, ink: Ink) -> bytes | None:
@@ -84,7 +83,7 @@ def control_png(control: Control, ink: Ink) -> bytes | None:
     axes.annotate(f"r = {r:.2f}\nn = {len(control.requested)}" if r is not None else f"n = {len(control.requested)}",
                   (0, 1), xycoords="axes fraction", xytext=(10, -10), textcoords="offset points", va="top",
                   color=ink.text, fontsize=11, fontweight="bold")
-    return _png(figure)
+    return png(figure)
 
 
 def copies_png(reference: Reference, ink: Ink) -> bytes:
@@ -100,7 +99,7 @@ def copies_png(reference: Reference, ink: Ink) -> bytes:
                   textcoords="offset points", ha="right", va="top", color=ink.text, fontsize=9)
     axes.set(xlabel="similarity", ylabel="part of the pairs", xlim=(BINS[0], BINS[-1]), ylim=(0, None))
     axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=ink.text)
-    return _png(figure)
+    return png(figure)
 
 
 def _named(reference: Reference) -> dict[str, tuple[int, ...]]:
@@ -141,8 +140,7 @@ def _stages(axes: Axes, stages: Sequence[str], ink: Ink) -> None:
 
 
 def _blank(ink: Ink, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height, _DPI)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -155,9 +153,3 @@ def _blank(ink: Ink, width: float, height: float) -> tuple[Figure, Axes]:
     for side in ("left", "bottom"):
         axes.spines[side].set_color(ink.faint)
     return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
