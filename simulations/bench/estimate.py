@@ -16,11 +16,12 @@ from braing3n_core.models.decoder import STYLE_WAVES
 from braing3n_core.models.generator import WAVES
 from braing3n_core.models.population import DIRECTIONS
 from braing3n_core.models.presets import Preset
+from braing3n_core.models.trajectory import GAP
 from braing3n_core.plan import Categorical, Continuous
 
 _FLOAT = 4                                                   # bytes
 _TRAINING = 4                                                # copies of a weight: itself, gradient, two moments of AdamW
-_KEPT = {"encoder": 19, "generator": 20}                     # floats per token and channel that a block keeps
+_KEPT = {"encoder": 19, "generator": 20, "trajectory": 20}   # floats per token and channel that a block keeps
 _KEPT_BY_VOXEL, _KEPT_BY_CUBE = 40, 31                       # by the decoder, per voxel, and per cube and channel
 _TISSUES, _TONES = 3, 2                                      # weights of the decoder's style
 Variables = Sequence[Continuous | Categorical]
@@ -28,12 +29,12 @@ Variables = Sequence[Continuous | Categorical]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Costs of one preset. Steps and activations are for one volume; multiply by the batch."""
+    """Costs of one preset. Steps and activations are for one volume, or one pair of visits; multiply by the batch."""
 
     preset: str
     tokens: int
     parameters: dict[str, int]                               # network -> weights
-    model_bytes: int                                         # float32
+    model_bytes: int                                         # float32, without the trajectory, which only some plans have
     training_bytes: dict[str, int]                           # stage -> weights, gradients and optimizer of what it trains
     activation_bytes: dict[str, int]                         # stage -> kept for the backward pass
     checkpointed_bytes: dict[str, int]                       # the same with activation checkpointing
@@ -49,6 +50,7 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
         "encoder": weights["encoder"] + weights["masked decoder"],
         "decoder": weights["projection"] + weights["decoder"],
         "generator": weights["generator"],
+        "trajectory": weights["trajectory"],
     }
     stacks = _stacks(preset, n)
     in_decoder = _KEPT_BY_VOXEL * prod(preset.shape) + _KEPT_BY_CUBE * preset.tokens * preset.decoder_channels
@@ -56,13 +58,14 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
     forward = {
         "encoder": _masked_flops(preset, n),
         "decoder": _decoder_flops(preset, n),
-        "generator": _field_flops(preset, variables, n),
+        "generator": _field_flops(preset, variables, n, preset.latent_width, preset.generator_depth),
+        "trajectory": _field_flops(preset, (GAP, *variables), n, 2 * preset.latent_width, preset.trajectory_depth),
     }
     return Estimate(
         preset=name,
         tokens=n,
         parameters=weights,
-        model_bytes=_FLOAT * sum(weights.values()),
+        model_bytes=_FLOAT * (sum(weights.values()) - weights["trajectory"]),
         training_bytes={stage: _FLOAT * _TRAINING * count for stage, count in trained.items()},
         activation_bytes=volumetric | {s: _FLOAT * sum(_kept(s, *each) for each in rows) for s, rows in stacks.items()},
         checkpointed_bytes=volumetric | {s: _FLOAT * sum(_recomputed(s, *each) for each in rows) for s, rows in stacks.items()},
@@ -72,32 +75,37 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
 
 
 def parameters(preset: Preset, variables: Variables, n: int) -> dict[str, int]:
-    """Network -> number of weights, exactly those of braing3n_core.models.brain.Brain."""
+    """Network -> number of weights, exactly those of a longitudinal braing3n_core.models.brain.Brain."""
     v, c, e = preset.patch_voxels, preset.encoder_width, preset.mae_decoder_width
-    latent, w, g = preset.latent_width, preset.decoder_channels, preset.generator_width
-    cubes = preset.tokens
-    known = sum((2 * WAVES + 1) * g if isinstance(one, Continuous) else len(one.levels) * g for one in variables)
+    latent, w, cubes = preset.latent_width, preset.decoder_channels, preset.tokens
+    population = DIRECTIONS * _features(variables)
     decoder = [
         n * latent * v, _linear(latent, 2 * w), 2 * w * cubes, 27 * 2 * w * w + w, 8 * w * cubes, 27 * w * w + w,
         w * (v // 8) + v // 8, _TONES + _TISSUES + STYLE_WAVES**3,
-    ]  # fmt: skip
-    generator = [
-        _linear(latent, g), n * g, _linear(2 * WAVES, g) + _linear(g, g), known + g * len(variables), _linear(g, g),
-        _linear(g, 6 * g), preset.generator_depth * (6 * g + _linear(g, 3 * g) + _linear(g, g) + _mlp(g)),
-        _linear(g, 2 * g), _linear(g, latent), DIRECTIONS * _features(variables),
     ]  # fmt: skip
     return {
         "encoder": _linear(v, c) + preset.encoder_depth * _block(c) + 2 * c,
         "masked decoder": _linear(c, e) + e + preset.mae_decoder_depth * _block(e) + 2 * e + _linear(e, v),
         "projection": _linear(c, latent),
         "decoder": sum(decoder),
-        "generator": sum(generator),
+        "generator": _field(preset, variables, n, latent, preset.generator_depth) + population,
+        "trajectory": _field(preset, (GAP, *variables), n, 2 * latent, preset.trajectory_depth) + population,
     }
+
+
+def _field(preset: Preset, variables: Variables, n: int, inputs: int, depth: int) -> int:
+    """Weights of a velocity field, the population's aside."""
+    g, latent = preset.generator_width, preset.latent_width
+    known = sum((2 * WAVES + 1) * g if isinstance(one, Continuous) else len(one.levels) * g for one in variables)
+    ends = _linear(inputs, g) + n * g + _linear(g, 2 * g) + _linear(g, latent)
+    conditions = _linear(2 * WAVES, g) + _linear(g, g) + known + g * len(variables) + _linear(g, g) + _linear(g, 6 * g)
+    return ends + conditions + depth * (6 * g + _linear(g, 3 * g) + _linear(g, g) + _mlp(g))
 
 
 def told(found: Estimate, batch: int) -> list[str]:
     """The estimate for a person, with activations of a batch."""
-    lines = [f"preset {found.preset}: {found.tokens} tokens, {_short(sum(found.parameters.values()))} parameters"]
+    without = _short(found.model_bytes // _FLOAT)
+    lines = [f"preset {found.preset}: {found.tokens} tokens, {without} parameters and a trajectory's"]
     lines += [f"  {network:<16}{_short(count):>10} parameters" for network, count in found.parameters.items()]
     lines.append(f"  model in float32 {_bytes(found.model_bytes)}; one sampled volume {_short(found.volume_flops)}FLOP")
     heads = f"{'FLOP a step':>14}{'weights, AdamW':>16}{'activations':>14}{'checkpointed':>14}"
@@ -122,6 +130,7 @@ def _stacks(preset: Preset, n: int) -> dict[str, list[tuple[int, int, int]]]:
             (n, preset.mae_decoder_width, preset.mae_decoder_depth),
         ],
         "generator": [(n, preset.generator_width, preset.generator_depth)],
+        "trajectory": [(n, preset.generator_width, preset.trajectory_depth)],
     }
 
 
@@ -137,7 +146,8 @@ def _recomputed(stage: str, tokens: int, width: int, depth: int) -> int:
 
 def _unneeded(stage: str, preset: Preset, n: int) -> int:
     """Backward arithmetic that never happens: nobody asks for the gradient of a cube or a latent that came from data."""
-    first = {"encoder": preset.patch_voxels * preset.encoder_width, "generator": preset.latent_width * preset.generator_width}
+    entering = preset.latent_width * preset.generator_width
+    first = {"encoder": preset.patch_voxels * preset.encoder_width, "generator": entering, "trajectory": 2 * entering}
     return 2 * n * first.get(stage, 0)
 
 
@@ -158,14 +168,14 @@ def _decoder_flops(preset: Preset, n: int) -> int:
     return 2 * (n * latent * v + n * latent * 2 * w + convolutions + style)
 
 
-def _field_flops(preset: Preset, variables: Variables, n: int) -> int:
-    """One evaluation of the velocity."""
+def _field_flops(preset: Preset, variables: Variables, n: int, inputs: int, depth: int) -> int:
+    """One evaluation of a velocity."""
     g, latent = preset.generator_width, preset.latent_width
     waves = 1 + sum(isinstance(one, Continuous) for one in variables)
     conditions = 2 * WAVES * g * waves + 2 * g * g + 6 * g * g + 2 * g * g
-    features = _features(variables)
+    features = _features([one for one in variables if one is not GAP])
     shift = features * features + features * DIRECTIONS + DIRECTIONS * n * latent
-    return 2 * (2 * n * latent * g + conditions + shift) + preset.generator_depth * _block_flops(n, g)
+    return 2 * (n * (inputs + latent) * g + conditions + shift) + depth * _block_flops(n, g)
 
 
 def _features(variables: Variables) -> int:

@@ -16,15 +16,15 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.plan import DEFAULT_VARIABLES
-from braing3n_core.training import draw_rows, row_loss
+from braing3n_core.training import draw_rows, pairs_of, row_loss
 from simulations.bench.estimate import as_json, estimate, told
 from tests.small import SMALL
 
-NAMES = {name: name for name in ("encoder", "projection", "decoder", "generator")} | {"masked decoder": "masked"}
+NAMES = {name: name for name in ("encoder", "projection", "decoder", "generator", "trajectory")} | {"masked decoder": "masked"}
 
 
 def untrained(preset: Preset) -> Brain:
-    return Brain(preset, DEFAULT_VARIABLES).requires_grad_(False)
+    return Brain(preset, DEFAULT_VARIABLES, longitudinal=True).requires_grad_(False)
 
 
 def loss_of(model: Brain, stage: str) -> Callable[[], Tensor]:
@@ -38,6 +38,7 @@ def loss_of(model: Brain, stage: str) -> Callable[[], Tensor]:
             "encoder": (model.cubes(x),),
             "decoder": (model.encoder(model.cubes(x)), x),
             "generator": (model.encode(x), model.codes([{}])),
+            "trajectory": pairs_of(model, model.encode(x).expand(2, -1, -1), [{"age": 60.0}, {"age": 65.0}]),
         }[stage]
     rows = draw_rows(stage, data, model, 1, torch.Generator().manual_seed(0))
     return lambda: row_loss(stage)(model, rows).mean()
@@ -102,7 +103,8 @@ def test_slabs_cost_what_their_tokens_cost() -> None:
 def test_what_a_person_reads_has_every_stage_and_scales_with_the_batch() -> None:
     found = estimate("tiny", PRESETS["tiny"], DEFAULT_VARIABLES, 12, tokens=142)
     one, four = told(found, 1), told(found, 4)
-    assert all(any(line.strip().startswith(stage) for line in one) for stage in NETWORKS)
-    assert "1.81 G" in one[-1]
-    assert "7.24 G" in four[-1]
+    costs = [{line.split()[0]: line for line in lines[-len(NETWORKS):]} for lines in (one, four)]
+    assert [set(each) for each in costs] == [set(NETWORKS)] * 2
+    assert "1.81 G" in costs[0]["generator"]
+    assert "7.24 G" in costs[1]["generator"]
     assert as_json(found)["tokens"] == 142
