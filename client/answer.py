@@ -6,9 +6,9 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from client.app import reply, request_of
 from client.enrolled import enrolled
 from client.gate import Asked, admit
+from client.messages import reply, request_of
 from client.refusal import refuse
 from client.site import Site
 from client.site_file import SiteFile

@@ -1,24 +1,21 @@
-"""The site's side of Flower in simulation, and the form of every reply. What a site does is in site.py."""
+"""The site's side of Flower in simulation. What a site does is in site.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from braing3n_core.data.hospital import write_hospital
-from braing3n_core.errors import ReplyRefused
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.protocol import Part, Request
 from braing3n_core.settings import Settings
 from client.enrolled import phantoms
+from client.messages import reply, request_of
 from client.refusal import refuse
 from client.site import Site
 from privacy.egress import Cleared
-from privacy.sum_words import STEPS
 
 app = ClientApp()
 _NO_ANSWER = Error(code=2, reason="the node could not read its settings; its own log says why")
@@ -56,32 +53,6 @@ def _asked(settings: Settings, name: str, message: Message | None) -> Cleared:
         return site.ready() if message is None else site.round(request_of(message))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong, only a fixed code may leave
         return refuse(name, settings.folder(name), error)
-
-
-def request_of(message: Message) -> Request:
-    """The round a message asks for. Raises ReplyRefused if it holds no single array."""
-    config, arrays = message.content.config_records["request"], message.content.array_records["values"].to_numpy_ndarrays()
-    if len(arrays) != 1:
-        raise ReplyRefused("the request holds no single array; the sender runs another version")
-    part = None
-    if "step" in config:
-        attempt, step = config["attempt"], str(config["step"])
-        if not (isinstance(attempt, int) and step in STEPS):
-            raise ReplyRefused("the request asks for no step of a secure sum that there is; the sender runs another version")
-        part = Part(attempt, step, str(config["told"]))
-    number = config["round"]
-    return Request(str(config["plan"]), str(config["stage"]), number if isinstance(number, int) else -1, arrays[0], part)
-
-
-def reply(message: Message, answers: Iterable[Cleared]) -> Message:
-    """The only place where a site's reply is made, and it is made of what the egress cleared."""
-    content = RecordDict()
-    for cleared in answers:
-        site = cleared.header["site"]
-        content[f"{site}.header"] = ConfigRecord(dict(cleared.header))
-        if cleared.values is not None:
-            content[f"{site}.values"] = ArrayRecord([cleared.values])
-    return Message(content, reply_to=message)
 
 
 def _settings(context: Context) -> Settings:

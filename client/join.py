@@ -36,7 +36,6 @@ def join(site: SiteFile, passphrase_file: Path | None, say: Say) -> NoReturn:
         raise UsageError(f"{site.key.name} and {site.key.name}.pub are not one key; restore the pair")
     home = site.folder / "flower"
     with _alone(site.folder / "join.lock"), _in_memory(key) as file:
-        write_gate(site.folder, Path(f"/proc/{os.getpid()}/fd/{file}"))
         _make_empty(home)
         end_all(home)                                        # what a killed join left behind
         try:
@@ -52,7 +51,7 @@ def write_gate(folder: Path, key: Path) -> Path:
     """
     path = folder / "bin" / "flwr-clientapp"
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    code = f"from client.clientapp import main; main({str(folder)!r}, {str(key)!r})"
+    code = f"from client.warm import call; call({str(folder)!r}, {str(key)!r})"
     write_atomically(path, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(code)} "$@"\n'.encode())
     path.chmod(0o700)
     return path
@@ -67,14 +66,17 @@ def waits() -> Iterator[float]:
 
 
 def _keep_running(site: SiteFile, home: Path, key: int, say: Say) -> NoReturn:
-    tries = waits()
+    tries, own = waits(), Path(f"/proc/{os.getpid()}/fd/{key}")
+    seen = environment(home, write_gate(site.folder, own).parent)
     while True:
         begun = time.monotonic()
         say(f"{site.name}: joining {site.server}")
         with _private(site.folder / "node.log") as log:
-            node = start(_words(site, key), home / "empty", environment(home, site.folder / "bin"), log, [key])
+            warm = start([sys.executable, "-I", "-m", "client.warm", str(site.folder), str(own)], home / "empty", seen, log)
+            node = start(_words(site, key), home / "empty", seen, log, [key])
             _watch(node, site, log, lambda: say(f"{site.name}: joined; requests are worked on as they come"))
         end_all(home)
+        warm.wait()
         if time.monotonic() - begun > _SETTLED_S:
             tries = waits()
         wait = next(tries)

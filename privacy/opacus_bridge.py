@@ -1,6 +1,7 @@
 """The only file that knows Opacus: its PRV accountant and its per-row gradient hooks.
 
 Its GDP accountant is up to 8 % too low and is not used; its optimizers clip rows, not patients, and are not used either.
+Opacus is imported where it is used: it takes seconds to load, and most commands need none of it.
 """
 
 from __future__ import annotations
@@ -10,20 +11,15 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from opacus.accountants.analysis.prv import (
-    Domain,
-    PoissonSubsampledGaussianPRV,
-    TruncatedPrivacyRandomVariable,
-    compose_heterogeneous,
-    discretize,
-)
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from privacy.renyi import converted, sampled_gaussian
+
+if TYPE_CHECKING:
+    from opacus.accountants.analysis.prv import Domain
 
 Segment = tuple[float, float, int]                           # noise multiplier, sample rate, steps
 _EPS_ERROR: Final = 0.01
@@ -37,6 +33,13 @@ def prv_epsilon(history: Sequence[Segment], delta: float) -> float:
     """
     if not history:
         return 0.0
+    from opacus.accountants.analysis.prv import (  # noqa: PLC0415
+        PoissonSubsampledGaussianPRV,
+        TruncatedPrivacyRandomVariable,
+        compose_heterogeneous,
+        discretize,
+    )
+
     with _known_warnings_quiet():
         domain = _domain(history, delta / 1000)
         losses = [TruncatedPrivacyRandomVariable(PoissonSubsampledGaussianPRV(rate, sigma), domain.t_min, domain.t_max)
@@ -48,6 +51,8 @@ def prv_epsilon(history: Sequence[Segment], delta: float) -> float:
 
 def _domain(history: Sequence[Segment], delta_error: float) -> Domain:
     """Losses to look at, and in what steps, by remark 5.6 of Gopi et al.; any wider range is as safe."""
+    from opacus.accountants.analysis.prv import Domain  # noqa: PLC0415
+
     steps = sum(count for _, _, count in history)
     whole = np.sum([count * sampled_gaussian(sigma, rate) for sigma, rate, count in history], axis=0)
     single = [converted(sampled_gaussian(sigma, rate), delta_error / (8 * steps)) for sigma, rate, _ in history]
@@ -61,6 +66,8 @@ def row_gradients(model: nn.Module, total_loss: Callable[[nn.Module], Tensor]) -
     `total_loss` is the SUM of row losses of one batch under the module it is given. Limits of Opacus 1.6 that this
     inherits: no BatchNorm, no padding mode but zeros, no randomness in forward.
     """
+    from opacus.grad_sample import GradSampleModule  # noqa: PLC0415
+
     hooked = copy.deepcopy(model)
     GradSampleModule(hooked, loss_reduction="sum")           # hooks every leaf of `hooked`; the wrapper itself is not needed
     with _known_warnings_quiet():

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {                          # arrows point down
 }
 SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name -> the only files that may know it exists
     "flwr": {
-        "client/answer.py", "client/app.py", "client/clientapp.py", "client/node.py",
+        "client/answer.py", "client/app.py", "client/clientapp.py", "client/messages.py", "client/node.py",
         "server/app.py", "braing3n_core/bundle.py", "simulations/bench/plain_fedavg.py",
     },
     # The second home times Opacus beside ours, in modes that no guarantee may rest on.

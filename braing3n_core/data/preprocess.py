@@ -13,8 +13,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import SpatialResample
 from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
@@ -119,6 +117,10 @@ def on_grid(array: np.ndarray, affine: np.ndarray, preset: Preset) -> np.ndarray
         return array
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     # As the template was made: a voxel of the grid is an average over its width, not a sample at its centre.
+    # MONAI takes longer to load than the rest of what a command needs, and most commands resample nothing.
+    from monai.data import MetaTensor  # noqa: PLC0415
+    from monai.transforms import SpatialResample  # noqa: PLC0415
+
     sigma = [mm / own / _FWHM if mm > own else 0.0 for mm, own in zip(preset.spacing_mm, spacing, strict=True)]
     smooth = gaussian_filter(array.astype(np.float32, copy=False), sigma, mode="constant") if any(sigma) else array
     values = torch.from_numpy(np.ascontiguousarray(smooth, np.float32))

@@ -9,20 +9,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nilearn.datasets import (
-    load_mni152_brain_mask,
-    load_mni152_gm_template,
-    load_mni152_template,
-    load_mni152_wm_template,
-)
-from nilearn.image import new_img_like, resample_img
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
 from torch import Tensor
 
+from braing3n_core.data.kept import kept
 from braing3n_core.models.presets import Preset, Sides
 
 SPACE = "MNI152NLin2009aAsym"
@@ -58,22 +54,36 @@ def grid_affine(shape: Sides, spacing_mm: tuple[float, float, float]) -> np.ndar
 @lru_cache(maxsize=4)
 def template(preset: Preset) -> Template:
     """The template on the preset's grid, averaged over each voxel rather than sampled at its centre."""
+    grid = (preset.shape, preset.spacing_mm)
+    made_from = repr((grid, [version(name) for name in ("nilearn", "scipy", "numpy")])).encode() + Path(__file__).read_bytes()
+    return Template(grid_affine(*grid), **kept("template", made_from, lambda: _made(preset)))
+
+
+def _made(preset: Preset) -> dict[str, Tensor]:
+    """The template's tensors by name, from nilearn's files."""
+    # nilearn takes longer to load than what is kept of it.
+    from nilearn.datasets import (  # noqa: PLC0415
+        load_mni152_brain_mask,
+        load_mni152_gm_template,
+        load_mni152_template,
+        load_mni152_wm_template,
+    )
+
     affine = grid_affine(preset.shape, preset.spacing_mm)
     loaders = (load_mni152_template, load_mni152_gm_template, load_mni152_wm_template, load_mni152_brain_mask)
     sources = [loader(resolution=_SOURCE_MM) for loader in loaders]
     t1, gm, wm, mask = (_onto_grid(source, source.get_fdata(), affine, preset) for source in sources)
     inside = mask > 0.5
     region, lateral = (_onto_grid(sources[0], part, affine, preset) for part in _ventricles(sources))
-    return Template(
-        affine=affine,
-        t1=(t1 / t1.max()).clamp(0, 1) * inside,
-        gm=gm.clamp(0, 1),
-        wm=wm.clamp(0, 1),
-        csf=(mask - gm - wm).clamp(0, 1),
-        mask=inside,
-        ventricles=region > 0.5,
-        lateral=lateral.clamp(0, 1),
-    )
+    return {
+        "t1": (t1 / t1.max()).clamp(0, 1) * inside,
+        "gm": gm.clamp(0, 1),
+        "wm": wm.clamp(0, 1),
+        "csf": (mask - gm - wm).clamp(0, 1),
+        "mask": inside,
+        "ventricles": region > 0.5,
+        "lateral": lateral.clamp(0, 1),
+    }
 
 
 def box(affine: np.ndarray, shape: tuple[int, ...], sides_mm: tuple[tuple[float, float], ...]) -> np.ndarray:
@@ -84,6 +94,8 @@ def box(affine: np.ndarray, shape: tuple[int, ...], sides_mm: tuple[tuple[float,
 
 def _onto_grid(like: Any, values: np.ndarray, affine: np.ndarray, preset: Preset) -> Tensor:  # noqa: ANN401 - nibabel is untyped
     """`values` on the source grid -> (D, H, W), smoothed by the target voxel so that nothing aliases."""
+    from nilearn.image import new_img_like, resample_img  # noqa: PLC0415 - as above
+
     sigma = [max(mm / _SOURCE_MM, 1.0) / 2.355 if mm > _SOURCE_MM else 0.0 for mm in preset.spacing_mm]
     image = new_img_like(like, gaussian_filter(np.asarray(values, np.float32), sigma))
     target: dict[str, Any] = {"target_affine": affine, "target_shape": preset.shape, "interpolation": "linear"}

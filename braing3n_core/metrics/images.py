@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics.regression import MultiScaleSSIMMetric, SSIMMetric
 from scipy import ndimage
 from torch import Tensor
 
@@ -52,6 +51,8 @@ def ssim(a: Tensor, b: Tensor) -> float:
     as computed by MONAI.
     """
     x, y = _pair(a, b, "ssim", WINDOW)
+    from monai.metrics.regression import SSIMMetric  # noqa: PLC0415 - seconds to load, for no other number here
+
     metric = SSIMMetric(3, data_range=DATA_RANGE, win_size=WINDOW, kernel_sigma=WINDOW_SIGMA, reduction="none")
     return float(metric(x, y).item())
 
@@ -64,6 +65,8 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
     compare with these. Source: Wang, Simoncelli and Bovik, Asilomar 2003, as computed by MONAI.
     """
     x, y = _pair(a, b, "ms_ssim", WINDOW * (len(MS_SSIM_WEIGHTS) - 1) ** 2)
+    from monai.metrics.regression import MultiScaleSSIMMetric  # noqa: PLC0415 - as above
+
     metric = MultiScaleSSIMMetric(
         spatial_dims=3,
         data_range=DATA_RANGE,

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from braing3n_core.console import say
 from braing3n_core.files import write_atomically
 from braing3n_core.settings import Settings
-from client.app import reply, request_of
+from client.messages import reply, request_of
 from privacy.egress import Egress, Update, purpose_of
 from privacy.events import SampledGaussian
 from privacy.ledger import Ledger

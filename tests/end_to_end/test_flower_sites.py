@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     from flwr.app import ConfigRecord, Error, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
-    from client.app import request_of
+    from client.messages import request_of
     from server import app as module
     from server.app import FlowerSites
 
