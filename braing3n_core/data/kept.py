@@ -20,7 +20,7 @@ from braing3n_core.state import load, save
 
 def kept(name: str, made_from: bytes, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """What `make` returns. `made_from`: everything it depends on; another value has a file of its own."""
-    path = _folder() / f"{name}-{hashlib.sha256(made_from).hexdigest()[:16]}.safetensors"
+    path = cache_folder() / f"{name}-{hashlib.sha256(made_from).hexdigest()[:16]}.safetensors"
     with contextlib.suppress(IntegrityError):
         tensors, about = load(path)
         if about.get("sha256") == _sum(tensors):
@@ -32,10 +32,13 @@ def kept(name: str, made_from: bytes, make: Callable[[], Mapping[str, Tensor]]) 
     return made
 
 
-def _folder() -> Path:
-    """Of this user, as the XDG base directory specification has it: an absolute path or none."""
+def cache_folder() -> Path:
+    """Of this user, by the XDG base directory specification; /dev/null/braing3n, in which nothing is, without a home."""
     own = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (own if own.is_absolute() else Path("~/.cache").expanduser()) / "braing3n"
+    try:
+        return (own if own.is_absolute() else Path("~/.cache").expanduser()) / "braing3n"
+    except RuntimeError:                                     # no home is known
+        return Path(os.devnull) / "braing3n"
 
 
 def _sum(tensors: Mapping[str, Tensor]) -> str:

@@ -79,7 +79,7 @@ def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> l
 def _ours(place: _Place, say: Say) -> Row:
     port = free_port()
     signed = _agreed(place, port)
-    with _processes(place.folder) as up, heartbeat(say, "training behind the processes of a consortium"):
+    with _processes(place) as up, heartbeat(say, "training behind the processes of a consortium"):
         up("braing3n-admin", "serve", str(place.consortium.folder), "--host", "127.0.0.1", "--port", str(port))
         _until_it_answers(port, place.folder)
         for name in place.keys:
@@ -116,7 +116,7 @@ def _plain(place: _Place, say: Say) -> Row:
     link, settings = Link(place.consortium), Settings(place.plan, place.folder)
     link.prepare()
     beat = heartbeat(say, "training behind the processes of plain Flower")
-    with _processes(place.folder) as up, beat, (place.folder / "superlink.log").open("w", encoding="utf-8") as log:
+    with _processes(place) as up, beat, (place.folder / "superlink.log").open("w", encoding="utf-8") as log:
         try:
             link.run(log)
             link.agree_with_roster(say)
@@ -145,8 +145,10 @@ def _row(system: str, out: Path, sites: dict[str, Path], code: int | None) -> Ro
 class _Up:
     """Starts processes that all end together, each with a log of its own and an empty place to work in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sites: int) -> None:
         self._folder, self.homes = folder, list[Path]()
+        # Hospitals have machines of their own; here each has its share of one, and waits for no other's threads.
+        self._threads = max(1, (os.cpu_count() or 1) // sites)
         self.started: list[Process] = []
 
     def __call__(self, program: str, *words: str, home: Path | None = None, keep: int | None = None) -> Process:
@@ -156,13 +158,14 @@ class _Up:
         self.homes.append(home or place)
         with (place / "log").open("w", encoding="utf-8") as log:
             kept = [] if keep is None else [keep]
-            self.started.append(start([program, *words], place / "empty", environment(home or place), log, kept))
+            seen = environment(home or place, OMP_NUM_THREADS=str(self._threads))
+            self.started.append(start([program, *words], place / "empty", seen, log, kept))
         return self.started[-1]
 
 
 @contextlib.contextmanager
-def _processes(folder: Path) -> Iterator[_Up]:
-    up = _Up(folder)
+def _processes(place: _Place) -> Iterator[_Up]:
+    up = _Up(place.folder, len(place.keys))
     try:
         yield up
     finally:

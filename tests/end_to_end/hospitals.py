@@ -18,6 +18,7 @@ from privacy.signing import SigningKey
 
 BIN = Path(sys.executable).parent
 NAMES = ("north", "south", "east")
+ALONE = {"OMP_NUM_THREADS": "1"}                             # for hospitals on one machine: none waits for another's threads
 PLAN = """
 study = "loopback"
 question = "Does every part of the road work between processes?"
@@ -36,7 +37,7 @@ delta = 1e-4
 name = "decoder"
 trainable = "group:style"
 rounds = {rounds}
-local_steps = 2
+local_steps = {steps}
 sample_rate = 0.25
 views = 1
 clip = 1.0
@@ -81,6 +82,7 @@ class Consortium:
     names: tuple[str, ...]
     summed: bool = False                                     # by secure sums
     spare: int = 0                                           # rounds, of those
+    steps: int = 2                                           # of training in a round, without them
     port: int = 0
     running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
@@ -113,9 +115,9 @@ class Consortium:
             done("braing3n-admin", "enrol", name, self.site(name) / "keys" / "site.pem.pub", "--consortium", self.folder)
         plan = self.place / "plan.toml"
         sites = ", ".join(f'{{ name = "{name}", patients = {patients} }}' for name in self.names)
-        text = PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s)
-        sums = text.replace(*SUMMED).replace("{spare}", str(self.spare)).replace("local_steps = 2", "local_steps = 1")
-        plan.write_text(sums if self.summed else text)
+        steps = 1 if self.summed else self.steps
+        text = PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s, steps=steps)
+        plan.write_text(text.replace(*SUMMED).replace("{spare}", str(self.spare)) if self.summed else text)
         done("braing3n-admin", "plan", "sign", plan, "--consortium", self.folder)
         for name in self.names:
             done("braing3n-site", "approve", self.signed, "--site", self.site(name))
@@ -146,8 +148,9 @@ class Consortium:
     def up(self, role: str, *words: str) -> None:
         with self.log(role).open("a") as log:
             self.running[role] = subprocess.Popen(
-                [BIN / words[0], *words[1:]], stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-            )
+                [BIN / words[0], *words[1:]], env=os.environ | ALONE, stdout=log, stderr=subprocess.STDOUT, text=True,
+                start_new_session=True,
+            )  # fmt: skip
 
     def log(self, role: str) -> Path:
         return self.place / f"{role}.log"
@@ -196,16 +199,20 @@ def processes(mark: str, *words: str) -> list[int]:
     return found
 
 
-def wait(holds: Callable[[], bool], otherwise: str, patience_s: float, said: Callable[[], str] = str) -> None:
+def wait(
+    holds: Callable[[], bool], otherwise: str, patience_s: float, said: Callable[[], str] = str, pause_s: float = 0.2
+) -> None:
     deadline = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < deadline, f"{otherwise}\n{said()}"
-        time.sleep(0.2)
+        time.sleep(pause_s)
 
 
 @contextlib.contextmanager
-def consortium(place: Path, names: tuple[str, ...] = NAMES, summed: bool = False, spare: int = 0) -> Iterator[Consortium]:
-    made = Consortium(place, names, summed, spare)
+def consortium(
+    place: Path, names: tuple[str, ...] = NAMES, summed: bool = False, spare: int = 0, steps: int = 2
+) -> Iterator[Consortium]:
+    made = Consortium(place, names, summed, spare, steps=steps)
     try:
         yield made
     finally:
