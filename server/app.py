@@ -20,7 +20,7 @@ from server.finish import publish_release
 
 app = ServerApp()
 _POLL_S = 0.2                                                # between two looks at what came, in simulation;
-_SLOW_POLL_S = 1.0                                           # nodes far away ask every three seconds themselves
+_SLOW_POLL_S = 0.5                                           # nodes far away ask every three seconds themselves
 _TRIES = 5                                                   # for a node that fails in one round
 
 
