@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from braing3n_core.errors import ReplyRefused
 from braing3n_core.plan import Aggregate
-from server.aggregate import LARGEST, Mean, Ranked, aggregator, bounded, checked
+from server.aggregate import LARGEST, Mean, Ranked, aggregator, checked
 
 SITES = ("a", "b", "c", "d")
 numbers = st.floats(-LARGEST, LARGEST, width=32)
@@ -117,14 +117,6 @@ def test_trimming_needs_somebody_left() -> None:
     ranked.add(np.ones(2, np.float32), 1)
     with pytest.raises(ReplyRefused, match="wait for more sites"):
         ranked.result()
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e5])
-def test_a_scaled_update_is_cut_to_the_bound_and_keeps_its_direction(scale: float) -> None:
-    update = np.array([3.0, -4.0], np.float32) * np.float32(scale)
-    cut = bounded(update, 1.0)
-    assert np.linalg.norm(cut.astype(np.float64)) <= 1.0 + 1e-6
-    assert cut[0] * update[1] == pytest.approx(cut[1] * update[0])
 
 
 def test_memory_of_the_mean_does_not_grow_with_the_sites() -> None:
