@@ -12,7 +12,7 @@ from braing3n_core.data.cohort import Cohort
 from client.site import Site
 from client.statement import in_words, read_statement
 from privacy.ledger import Ledger
-from tests.client.studies import PEOPLE, Scans, request, site, study
+from tests.client.studies import PEOPLE, Scans, charges, request, site, study
 
 pytestmark = pytest.mark.slow                                # each trains a round
 PLAN = study()
@@ -34,11 +34,6 @@ class Slow(Scans):
                 return PEOPLE[:3]
 
         self.cohort = Held(PEOPLE, ())
-
-
-def charges(folder: Path) -> int:
-    with Ledger(folder / "north" / "ledger.jsonl", PLAN.privacy.delta) as ledger:
-        return len(ledger.events)
 
 
 def trains_alone(folder: Path) -> None:

@@ -17,6 +17,7 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.protocol import Request, initial_values
 from client.site import Site
+from privacy.ledger import Ledger
 from tests.small import SMALL, small_brain
 
 
@@ -86,3 +87,12 @@ def request(plan: TrainingPlan, name: str = "decoder", number: int = 1, *, shift
     places = [known.name for known in plan.stages]
     values = np.concatenate(initial_values(brain(plan), plan)[: places.index(name) + 1]) + np.float32(shift)
     return Request(plan.digest, name, number, values.astype(np.float32))
+
+
+def charges(folder: Path, plan: TrainingPlan | None = None) -> int:
+    """How many times `north` paid."""
+    path = folder / "north" / "ledger.jsonl"
+    if not path.exists():
+        return 0
+    with Ledger(path, (plan or study()).privacy.delta) as ledger:
+        return len(ledger.events)

@@ -74,28 +74,6 @@ def test_noise_is_calibrated_at_the_site_over_all_stages(tmp_path: Path) -> None
     ]
 
 
-def test_a_question_asked_twice_has_one_answer(tmp_path: Path) -> None:
-    first = site(tmp_path).round(request(PLAN))
-    again = site(tmp_path)                                   # after a restart, and whatever values come with the question
-    for shift in (0.0, 0.5):
-        repeated = again.round(request(PLAN, shift=shift))
-        assert np.array_equal(values_of(repeated), values_of(first))
-        assert repeated.header["start"] == first.header["start"]
-    with ledger(tmp_path) as book:
-        assert len(book.events) == 1
-
-
-def test_an_answer_that_is_gone_or_changed_is_not_made_again(tmp_path: Path) -> None:
-    here = site(tmp_path)
-    here.round(request(PLAN))
-    (kept,) = (tmp_path / "north" / "answers").iterdir()
-    for spoil in (kept.read_bytes()[:-4], kept.read_bytes()[:-1] + b"?", b"", None):
-        kept.unlink() if spoil is None else kept.write_bytes(spoil)
-        assert refused(here.round(request(PLAN))) == ("integrity", 6)
-    with ledger(tmp_path) as book:
-        assert len(book.events) == 1
-
-
 def test_a_round_cut_short_by_a_crash_is_not_charged_twice(tmp_path: Path) -> None:
     here = site(tmp_path)
     event, purpose = here.event(PLAN.stage("decoder")), purpose_of(PLAN.digest, "decoder", 1)

@@ -1,110 +1,26 @@
-"""Which node may speak for which hospital, and when a request is sent again, on a scripted grid of Flower."""
+"""When a request is sent again, and to which node, on a scripted grid of Flower."""
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from braing3n_core.protocol import Part, Request
-from privacy.signing import SigningKey
+from braing3n_core.protocol import Part
+from tests.scripted_grid import KEYS, REQUEST, Grid, scripted, sites, update
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)      # Flower's and Click's own
-    from flwr.app import ConfigRecord, Error, RecordDict
-    from flwr.supercore.task_identity import TaskIdentity
-
     from client.messages import request_of
-    from server import app as module
     from server.app import FlowerSites
-
-KEYS = {name: SigningKey.generate().public.pem for name in ("north", "south")}
-ENROLLED = {name: pem.decode() for name, pem in KEYS.items()}
-REQUEST = Request("p" * 64, "decoder", 1, np.zeros(3, np.float32))
-
-
-class Grid:
-    """Nodes by number, each with a key and a time since when it is there; replies wait until they are pulled."""
-
-    def __init__(self) -> None:
-        self.nodes: dict[int, tuple[bytes, str]] = {}
-        self.sent: list[tuple[str, int]] = []                # message number, node
-        self.waiting: dict[str, Any] = {}
-        self._numbers = itertools.count()
-
-    def get_nodes(self) -> list[SimpleNamespace]:
-        return [SimpleNamespace(node_id=n, public_key=key, last_activated_at=at) for n, (key, at) in self.nodes.items()]
-
-    def get_node_ids(self) -> list[int]:
-        return list(self.nodes)
-
-    def push_messages(self, messages: Iterable[Any]) -> list[str]:
-        numbers = []
-        for message in messages:
-            number = f"m{next(self._numbers)}"
-            self.sent.append((number, message.metadata.dst_node_id))
-            numbers.append(number)
-        return numbers
-
-    def pull_messages(self, numbers: Iterable[str]) -> list[Any]:
-        return [self.waiting.pop(number) for number in list(numbers) if number in self.waiting]
-
-    def reply(self, number: str, node: int, header: dict[str, Any] | None) -> None:
-        """A node's answer; None: Flower's own word that it failed."""
-        content = None if header is None else RecordDict({f"{header['site']}.header": ConfigRecord(header)})
-        metadata = SimpleNamespace(reply_to_message_id=number, src_node_id=node)
-        self.waiting[number] = SimpleNamespace(
-            metadata=metadata, content=content, error=Error(0), has_content=lambda: content is not None
-        )
 
 
 @pytest.fixture
 def grid(monkeypatch: pytest.MonkeyPatch) -> Grid:
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
-    for name in ("_task_id", "_run_id", "_node_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-    made = Grid()
-    made.nodes = {1: (KEYS["north"], "a"), 2: (KEYS["south"], "a")}
-    return made
-
-
-def sites(grid: Grid) -> FlowerSites:
-    return FlowerSites(grid, "p" * 64, ENROLLED)
-
-
-def update(site: str) -> dict[str, Any]:
-    return {"kind": "update", "site": site}
-
-
-def test_a_node_answers_for_the_hospital_whose_key_it_holds_and_no_other(grid: Grid) -> None:
-    asking = sites(grid).ready()
-    assert next(asking) is None
-    (first, _), (second, _) = grid.sent
-    grid.reply(first, 1, {"kind": "ready", "site": "south"})
-    grid.reply(second, 2, {"kind": "ready", "site": "south"})
-    assert next(asking) == ("south", {"kind": "ready", "site": "south"}, None)
-    assert next(asking) is None
-
-
-def test_a_node_with_a_key_that_nobody_enrolled_is_not_even_asked(grid: Grid) -> None:
-    grid.nodes[3] = (SigningKey.generate().public.pem, "a")
-    asking = sites(grid).ready()
-    next(asking)
-    assert {node for _, node in grid.sent} == {1, 2}
-
-
-def test_an_update_in_another_hospital_s_name_is_dropped(grid: Grid) -> None:
-    asking = sites(grid).ask(dict.fromkeys(["north"], REQUEST))
-    next(asking)
-    ((number, _),) = grid.sent
-    grid.reply(number, 1, update("south"))
-    assert next(asking) is None
+    return scripted(monkeypatch)
 
 
 def test_a_node_that_fails_is_asked_five_times_and_then_refused(grid: Grid) -> None:
