@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ import pytest
 from client.findings import Finding
 from client.reach import CONTROL, FLEET, check_server
 from server.certificates import make_test_certificates
+from tests.listener import listening
 
 DOOR = {CONTROL: 403, FLEET: 401}                            # Flower's own word to a request without a key is 401
 
@@ -23,43 +20,7 @@ DOOR = {CONTROL: 403, FLEET: 401}                            # Flower's own word
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     make_test_certificates(folder / "ours", "localhost")
-    make_test_certificates(folder / "others", "localhost")
     return folder
-
-
-@contextmanager
-def listening(
-    tls: Path, answers: dict[str, int], encrypted: bool = True, at: str = "127.0.0.1"
-) -> Iterator[tuple[str, list[bytes]]]:
-    """Where it listens, and the bodies that came."""
-    came: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            came.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(answers[self.path])
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:          # a client that does not like the certificate hangs up
-            pass
-
-    with Quiet((at, 0), Handler) as server:
-        if encrypted:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(tls / "server.crt", tls / "server.key")
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"{'localhost' if at == '127.0.0.1' else at}:{server.server_address[1]}", came
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def only(server: str, ca: Path) -> Finding:
@@ -89,15 +50,6 @@ def test_a_door_with_nothing_behind_it_is_told_apart(tls: Path, status: int) -> 
         found = only(server, tls / "ours" / "ca.crt")
     assert found.state == "refused"
     assert "passes no hospital on" in found.result
-
-
-def test_somebody_who_stands_between_is_found_before_a_word_is_sent(tls: Path) -> None:
-    with listening(tls / "others", DOOR) as (server, came):
-        found = only(server, tls / "ours" / "ca.crt")
-    assert found.state == "refused"
-    assert "does not vouch" in found.result
-    assert "do not join" in found.fix
-    assert came == []
 
 
 def test_a_certificate_for_another_name_is_told_apart(tls: Path) -> None:

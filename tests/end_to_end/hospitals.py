@@ -6,14 +6,14 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from braing3n_core.flower_process import free_port
 from privacy.signing import SigningKey
 
 BIN = Path(sys.executable).parent
@@ -105,14 +105,7 @@ class Consortium:
     def begin(self, patients: int, rounds: int, quorum: int, deadline_s: float = 900.0) -> None:
         """Keys, data folders and certificates, an enrolled roster, a signed plan that every hospital approved."""
         done("braing3n-sim", "phantom", self.place / "data", "--patients", patients, "--sites", len(self.names))
-        folders = sorted(path for path in (self.place / "data").iterdir() if path.is_dir())
-        done("braing3n-admin", "init", self.folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        for name, data in zip(self.names, folders, strict=True):
-            self.hospital(name, data, patients)
-            done("braing3n-admin", "enrol", name, self.site(name) / "keys" / "site.pem.pub", "--consortium", self.folder)
+        self.establish(sorted(path for path in (self.place / "data").iterdir() if path.is_dir()), patients)
         plan = self.place / "plan.toml"
         sites = ", ".join(f'{{ name = "{name}", patients = {patients} }}' for name in self.names)
         steps = 1 if self.summed else self.steps
@@ -121,6 +114,17 @@ class Consortium:
         done("braing3n-admin", "plan", "sign", plan, "--consortium", self.folder)
         for name in self.names:
             done("braing3n-site", "approve", self.signed, "--site", self.site(name))
+
+    def establish(self, folders: Sequence[Path], patients: int) -> None:
+        """The consortium's folder and the hospitals', on data in `folders`, all of them enrolled. No plan yet."""
+        done("braing3n-admin", "init", self.folder)
+        self.port = free_port()
+        for name, data in zip(self.names, folders, strict=True):
+            self.hospital(name, data, patients)
+            self.enrol(name)
+
+    def enrol(self, name: str) -> None:
+        done("braing3n-admin", "enrol", name, self.site(name) / "keys" / "site.pem.pub", "--consortium", self.folder)
 
     def hospital(self, name: str, data: Path, patients: int) -> None:
         folder = self.site(name)

@@ -56,15 +56,6 @@ def test_a_plan_of_hospitals_that_are_not_enrolled_is_not_signed(consortium: Con
         plans.sign(consortium, written(tmp_path / "plan.toml", ("north", 40), ("south", 60)))
 
 
-def test_a_signed_plan_ends_when_a_hospital_s_key_changes(consortium: Consortium, tmp_path: Path) -> None:
-    consortium.write_roster(Roster(keys={}).enrolled("north", NORTH))
-    agreement, path = plans.sign(consortium, written(tmp_path / "plan.toml", ("north", 40)))
-    assert plans.signed(consortium, path) == agreement
-    consortium.write_roster(consortium.roster().without("north").enrolled("north", SOUTH))
-    with pytest.raises(PlanRefused, match="north left the consortium or has a new key"):
-        plans.signed(consortium, path)
-
-
 def test_the_plan_to_start_from_holds_together_for_any_number_of_sites(tmp_path: Path) -> None:
     made = TrainingPlan.load(written(tmp_path / "plan.toml", *((f"site-{n}", 100 + n) for n in range(5))))
     assert (len(made.sites), made.federation.quorum, made.rehearsal) == (5, 3, None)
