@@ -47,7 +47,7 @@ def refuse_code(bundle: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:    # all that zipfile raises
         raise IntegrityError("the app bundle is not a bundle; ask the consortium to start the run again") from error
     if not all(name in _ALLOWED or name.startswith(".info/") for name in names):
         raise IntegrityError("the app bundle carries files of its own; this site runs installed code only")

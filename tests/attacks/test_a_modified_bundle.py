@@ -33,10 +33,18 @@ def test_one_changed_byte_of_the_approved_one_is_enough(tmp_path: Path) -> None:
             admit(one.site, ask(one, bytes(changed)))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"\x00" * 100, GOOD[:50]])
-def test_what_is_no_bundle_is_refused(tmp_path: Path, content: bytes) -> None:
+HEAD = GOOD.index(b"PK\x01\x02")                             # of the first entry in the list of what is inside
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK", b"\x00" * 100, GOOD[:50], GOOD[: HEAD + 6] + b"\xff" + GOOD[HEAD + 7 :],
+     GOOD[: HEAD + 9] + b"\x08" + GOOD[HEAD + 10 : HEAD + 46] + b"\xff" + GOOD[HEAD + 47 :]],
+    ids=["empty", "two bytes", "zeros", "cut", "of a zip to come", "a name that is no text"],
+)  # fmt: skip
+def test_what_is_no_bundle_is_refused_as_none(tmp_path: Path, content: bytes) -> None:
     one = approved_with(tmp_path)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="not a bundle"):
         admit(one.site, ask(one, content))
 
 
