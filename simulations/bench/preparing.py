@@ -104,10 +104,10 @@ def _bench(scans: Sequence[ScanFile], preset: Preset, say: Say) -> Found:
 def _steps(scan: ScanFile, method: Method, cache: Cache) -> dict[str, float]:
     """Seconds of each step on one scan."""
     spent: dict[str, float] = {}
+    with _timed(spent, _READ):
+        read_volume(scan.path)                               # refuses a damaged file
     with _timed(spent, _UNPACK):
         _unpack(scan.path)
-    with _timed(spent, _READ):
-        read_volume(scan.path)
     with _timed(spent, _PLACE):
         placed = place(scan.path, method)
     with _timed(spent, _GRID):

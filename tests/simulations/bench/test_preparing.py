@@ -20,11 +20,12 @@ PLAN = TrainingPlan.load(Path(__file__).parents[3] / "simulations" / "recipes" /
 @pytest.mark.slow
 def test_each_step_of_each_usable_scan_is_timed(tmp_path: Path) -> None:
     plan = overridden(PLAN, patients=3)
-    write_hospital(tmp_path, plan.sites[0], plan)
-    broken = sorted(tmp_path.rglob("*_T1w.nii*"))[1]
+    data = tmp_path / "data"
+    write_hospital(data, plan.sites[0], plan)
+    broken = sorted(data.rglob("*_T1w.nii.gz"))[1]
     broken.write_bytes(broken.read_bytes()[:1000])
     said: list[str] = []
-    found = bench(tmp_path, PRESETS["tiny"], 3, said.append)
+    found = bench(data, PRESETS["tiny"], 3, said.append)
     assert (found.refused, {row.scans for row in found.rows}) == (1, {2})
     cost = {row.step: row.seconds for row in found.rows}
     assert len(cost) == 7
