@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
 
 from braing3n_core.budget import SecureSum
 from braing3n_core.errors import PlanRefused
+from braing3n_core.kept import kept
 from braing3n_core.plan import Stage, TrainingPlan
-from privacy.accountant import calibrate, calibrate_sums, epsilon_alone
+from privacy import accountant, opacus_bridge, renyi
+from privacy.accountant import calibrate, calibrate_sums, epsilon, epsilon_alone
 from privacy.egress import CENSUS_STAGE, VOTE_STAGE, purpose_of
 from privacy.errors import MechanismRefused
 from privacy.events import Event, NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
@@ -44,7 +50,7 @@ def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
 def _gaussian(plan: TrainingPlan, rows: Rows) -> dict[str, Charge]:
     """Every patient is in the census, once: one step at rate 1, calibrated with the stages."""
     counted: Rows = ((1.0, 1, plan.census.share),) if plan.census else ()
-    noise = calibrate([*rows, *counted], plan.privacy.training, plan.privacy.delta)
+    noise = _noise((*rows, *counted), plan.privacy.training, plan.privacy.delta)
     found: dict[str, Charge] = {
         stage.name: SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps)
         for stage, sigma in zip(plan.stages, noise, strict=False)
@@ -116,6 +122,28 @@ def with_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> TrainingPlan:
 def _rows(plan: TrainingPlan) -> Rows:
     spare = plan.privacy.spare
     return tuple((stage.sample_rate, (stage.rounds + spare) * stage.local_steps, stage.share) for stage in plan.stages)
+
+
+@lru_cache(maxsize=64)
+def _noise(rows: Rows, target: float, delta: float) -> tuple[float, ...]:
+    """`calibrate`, kept from one process to the next: it asks the accountant many times, and a site needs it in every round.
+
+    Guarantee: that of `calibrate`. The accountant is asked about what was kept as well, and has the last word.
+    """
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (accountant, opacus_bridge, renyi))
+    made_from = repr((rows, target, delta, version("opacus"))).encode() + code
+    found = kept("noise", made_from, lambda: {"sigma": torch.tensor(calibrate(rows, target, delta), dtype=torch.float64)})
+    sigmas = tuple(found["sigma"].tolist())
+    return sigmas if _spend(sigmas, rows, target, delta) else calibrate(rows, target, delta)
+
+
+def _spend(sigmas: tuple[float, ...], rows: Rows, target: float, delta: float) -> bool:
+    """Whether these noise multipliers are what `calibrate` promises."""
+    try:
+        steps = [SampledGaussian("", sigma, rate, count) for sigma, (rate, count, _) in zip(sigmas, rows, strict=True)]
+        return 0.99 * target <= epsilon(steps, delta) <= target
+    except (MechanismRefused, ValueError):                   # no noise at all, or of other stages
+        return False
 
 
 @lru_cache(maxsize=64)

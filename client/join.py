@@ -22,8 +22,7 @@ from client.approvals import own_key
 from client.site_file import SiteFile
 from privacy.signing import SigningKey
 
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 2.0, 60.0                # between two tries
-_SETTLED_S = 120.0                                           # a node that ran this long had joined
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 2.0, 15.0                # between two tries
 _JOINED = "SuperNode ID"                                     # Flower says so once the server took the key
 
 
@@ -69,15 +68,17 @@ def _keep_running(site: SiteFile, home: Path, key: int, say: Say) -> NoReturn:
     tries, own = waits(), Path(f"/proc/{os.getpid()}/fd/{key}")
     seen = environment(home, write_gate(site.folder, own).parent)
     while True:
-        begun = time.monotonic()
         say(f"{site.name}: joining {site.server}")
         with _private(site.folder / "node.log") as log:
-            warm = start([sys.executable, "-I", "-m", "client.warm", str(site.folder), str(own)], home / "empty", seen, log)
-            node = start(_words(site, key), home / "empty", seen, log, [key])
-            _watch(node, site, log, lambda: say(f"{site.name}: joined; requests are worked on as they come"))
+
+            def joined(log: int = log) -> Process:
+                say(f"{site.name}: joined; requests are worked on as they come")
+                return start([sys.executable, "-I", "-m", "client.warm", str(site.folder), str(own)], home / "empty", seen, log)
+
+            warm = _watch(start(_words(site, key), home / "empty", seen, log, [key]), site, log, joined)
         end_all(home)
-        warm.wait()
-        if time.monotonic() - begun > _SETTLED_S:
+        if warm is not None:
+            warm.wait()
             tries = waits()
         wait = next(tries)
         say(f"{site.name}: not joined; trying again in {wait:.0f} s. node.log says why, and so does: braing3n-site doctor")
@@ -91,14 +92,14 @@ def _words(site: SiteFile, key: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _watch(node: Process, site: SiteFile, log: int, joined: Callable[[], None]) -> None:
-    """Until the node ends; tell once that it joined."""
-    path, told, begin = site.folder / "node.log", False, os.fstat(log).st_size
+def _watch(node: Process, site: SiteFile, log: int, joined: Callable[[], Process]) -> Process | None:
+    """Until the node ends. What `joined` started as soon as the node had joined; None if it never did."""
+    path, begin, warm = site.folder / "node.log", os.fstat(log).st_size, None
     while node.poll() is None:
-        if not told and _JOINED.encode() in path.read_bytes()[begin:]:
-            joined()
-            told = True
+        if warm is None and _JOINED.encode() in path.read_bytes()[begin:]:
+            warm = joined()
         time.sleep(0.5)
+    return warm
 
 
 def _make_empty(home: Path) -> None:

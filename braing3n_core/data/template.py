@@ -18,7 +18,7 @@ import torch
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
 from torch import Tensor
 
-from braing3n_core.data.kept import kept
+from braing3n_core.kept import kept
 from braing3n_core.models.presets import Preset, Sides
 
 SPACE = "MNI152NLin2009aAsym"

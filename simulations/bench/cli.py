@@ -63,6 +63,24 @@ def dp(
 
 
 @bench.command()
+def prepare(
+    data: Annotated[Path, typer.Option(help="BIDS folder of real scans.")],
+    scans: Annotated[int, typer.Option(min=1, help="At most so many, in the order of their names.")] = 10,
+    preset: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Seconds that each step of preparing a scan takes, beside unpacking its file."""
+    from braing3n_core.errors import UsageError
+    from braing3n_core.models.presets import PRESETS
+    from simulations.bench import preparing
+
+    if preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    found = preparing.bench(data, PRESETS[preset], scans, console.note)
+    console.show(preparing.as_json(found) if as_json else "\n".join(preparing.told(found)))
+
+
+@bench.command()
 def release(
     out: Annotated[Path, typer.Option(help="Folder for one run of each size.")],
     volumes: Annotated[list[int] | None, typer.Option(min=1, help="Sizes; none for 100 and 300.")] = None,

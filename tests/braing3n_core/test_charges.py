@@ -6,10 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
+import torch
 
-from braing3n_core.charges import charges, everything, refuse_weak_fallback, secure_sum, terms, votes
+from braing3n_core import charges as module
+from braing3n_core.charges import _noise, charges, everything, refuse_weak_fallback, secure_sum, terms, votes
 from braing3n_core.errors import PlanRefused
-from privacy.accountant import epsilon, epsilon_alone
+from privacy.accountant import calibrate, epsilon, epsilon_alone
 from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
 from tests.client.studies import rehearsal, site, study
 from tests.summed import summed
@@ -30,6 +32,26 @@ def test_each_mechanism_has_its_event() -> None:
     assert {type(cost) for cost in charges(study(), ()).values()} == {SampledGaussian}
     assert {type(cost) for cost in charges(PLAN, SIZES).values()} == {SecureSummed}
     assert set(charges(rehearsal(), ()).values()) == {NonPrivate("decoder"), NonPrivate("generator")}
+
+
+@pytest.mark.parametrize("factor", [[0.5], [0.99], [2.0], [float("nan")], [0.0], [-1.0], []], ids=str)
+def test_noise_that_was_kept_is_used_only_if_it_spends_what_it_should(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factor: list[float]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rows, target, delta = ((0.1, 10, 0.5), (0.2, 5, 0.5)), 4.0, 1e-5
+    right = calibrate(rows, target, delta)
+    _noise.cache_clear()
+    assert _noise(rows, target, delta) == right
+    kept = [sigma * one for sigma in right for one in factor]
+    monkeypatch.setattr(module, "kept", lambda *_: {"sigma": torch.tensor(kept, dtype=torch.float64)})
+    _noise.cache_clear()
+    assert _noise(rows, target, delta) == right
+    monkeypatch.setattr(module, "kept", lambda *_: {"sigma": torch.tensor(right, dtype=torch.float64)})
+    monkeypatch.setattr(module, "calibrate", lambda *_: pytest.fail("calibrated although the right noise was kept"))
+    _noise.cache_clear()
+    assert _noise(rows, target, delta) == right
+    _noise.cache_clear()
 
 
 def test_terms_are_the_plan_s_and_name_the_sum() -> None:

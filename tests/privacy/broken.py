@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -35,11 +36,12 @@ class Noisy(DpSgd):
         return add_noise(Bounded(total, l2_bound), event.noise_multiplier, SecretNoise())
 
 
-class Scaled(DpSgd):
+class Scaled(DpSgd, ABC):
     """The real step with noise of another size than was accounted."""
 
+    @abstractmethod
     def factor(self, patients: Sequence[Rows]) -> float:
-        raise NotImplementedError
+        """The noise that is added, over the noise that was accounted."""
 
     def private_gradient(
         self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SampledGaussian

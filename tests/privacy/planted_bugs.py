@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,9 +50,13 @@ def one_thread() -> None:
 
 def table(bugs: Sequence[str], runs: int) -> list[Row]:
     """The rows of `bugs`, over two processes."""
-    context = multiprocessing.get_context("spawn")
+    context, tasks = multiprocessing.get_context("spawn"), [bug for bug in bugs for _ in range(runs)]
     with context.Pool(2, initializer=one_thread) as pool:
-        results = pool.map(once, [bug for bug in bugs for _ in range(runs)], chunksize=1)
+        results, begun = list[tuple[bool, bool, bool]](), time.monotonic()
+        for result in pool.imap(once, tasks):
+            results.append(result)
+            left = (time.monotonic() - begun) / len(results) * (len(tasks) - len(results))
+            sys.stderr.write(f"\r{len(results)} of {len(tasks)} runs, {left:.0f} s left  ")
     rows = []
     for place, bug in enumerate(bugs):
         mine = results[place * runs : (place + 1) * runs]

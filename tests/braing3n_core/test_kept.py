@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from braing3n_core.data.kept import cache_folder, kept
 from braing3n_core.data.template import _made, template
+from braing3n_core.kept import cache_folder, kept
 from braing3n_core.models.presets import PRESETS
 
 MADE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([True, False])}
