@@ -103,10 +103,10 @@ class Coordinator:
 
     def accept_sum(self, change: np.ndarray, sites: Sequence[str]) -> None:
         """Take the change (n,) that a secure sum over `sites` makes, in place of their updates."""
+        self._sum.add(checked("the secure sum", change, len(self.initial[self.state.stage])), 1)
         self.replies |= set(sites)
         for site in sites:
             self.forgive(site)
-        self._sum.add(checked("the secure sum", change, len(self.initial[self.state.stage])), 1)
 
     def note_refusal(self, site: str, header: Header) -> None:
         """Note what a site said that gives no update; only fixed words are told apart."""

@@ -60,3 +60,4 @@ def test_a_secure_sum_that_opens_to_it_moves_nothing(poison: float) -> None:
     with pytest.raises(ReplyRefused, match=r"^the secure sum sent NaN or infinite numbers"):
         run.accept_sum(poisoned(poison), ["north", "east"])
     assert np.array_equal(run.state.values, before)
+    assert not run.replies, "a sum that is none is nobody's reply"
