@@ -31,7 +31,7 @@ def test_a_round_that_nobody_trained_in_is_not_measured() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning")                # Flower's own commands, on import
+@pytest.mark.filterwarnings("ignore:'click:DeprecationWarning", "ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
 @pytest.mark.parametrize("how", [bench, pytest.param(deployed.bench, marks=pytest.mark.crash)], ids=["simulated", "deployed"])
 def test_ours_and_plain_flower_train_the_same_tensors_in_one_bench(tmp_path: Path, how: Callable[..., list[Row]]) -> None:
     ours, plain = how(overridden(PLAN, patients=6), 1, 2, tmp_path, lambda line: None)
