@@ -118,7 +118,7 @@ def _plain(place: _Place, say: Say) -> Row:
     beat = heartbeat(say, "training behind the processes of plain Flower")
     with _processes(place) as up, beat, (place.folder / "superlink.log").open("w", encoding="utf-8") as log:
         try:
-            link.run(log)
+            up.started.append(link.run(log))
             link.agree_with_roster(say)
             for part, key in enumerate(place.keys.values()):
                 words = ["--superlink", f"127.0.0.1:{link.port}", "--root-certificates", str(place.consortium.tls / "ca.crt")]

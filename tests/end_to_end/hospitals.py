@@ -102,14 +102,21 @@ class Consortium:
     def site(self, name: str) -> Path:
         return self.place / name
 
-    def begin(self, patients: int, rounds: int, quorum: int, deadline_s: float = 900.0) -> None:
-        """Keys, data folders and certificates, an enrolled roster, a signed plan that every hospital approved."""
-        done("braing3n-sim", "phantom", self.place / "data", "--patients", patients, "--sites", len(self.names))
-        self.establish(sorted(path for path in (self.place / "data").iterdir() if path.is_dir()), patients)
+    def begin(
+        self, patients: int, rounds: int, quorum: int, deadline_s: float = 900.0, real: Sequence[Path] = ()
+    ) -> None:
+        """Keys, data folders and certificates, an enrolled roster, a signed plan that every hospital approved.
+
+        `real`: a folder of real scans for each hospital, in place of phantoms.
+        """
+        if not real:
+            done("braing3n-sim", "phantom", self.place / "data", "--patients", patients, "--sites", len(self.names))
+        self.establish(real or sorted(path for path in (self.place / "data").iterdir() if path.is_dir()), patients)
         plan = self.place / "plan.toml"
         sites = ", ".join(f'{{ name = "{name}", patients = {patients} }}' for name in self.names)
         steps = 1 if self.summed else self.steps
         text = PLAN.format(sites=sites, rounds=rounds, quorum=quorum, deadline=deadline_s, steps=steps)
+        text = text.replace('registration = "none"', 'registration = "affine"') if real else text
         plan.write_text(text.replace(*SUMMED).replace("{spare}", str(self.spare)) if self.summed else text)
         done("braing3n-admin", "plan", "sign", plan, "--consortium", self.folder)
         for name in self.names:

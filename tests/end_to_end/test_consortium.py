@@ -12,6 +12,7 @@ import pytest
 from privacy.ledger import Ledger
 from tests.end_to_end.hospitals import Consortium, command, consortium, processes
 from tests.network import OUTSIDE, cut_network, sent_outside
+from tests.real import DATA, SITES, some_patients
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PATIENTS, ROUNDS = 6, 2
@@ -19,9 +20,10 @@ PATIENTS, ROUNDS = 6, 2
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
-    """A whole run on real data folders."""
+    """A whole run, on raw scans of three real sites where they are at hand and on phantoms where not."""
     with cut_network(), consortium(tmp_path_factory.mktemp("consortium")) as made:
-        made.begin(PATIENTS, ROUNDS, quorum=3)
+        real = [some_patients(site, made.place / "real", PATIENTS) for site in SITES] if DATA.is_dir() else []
+        made.begin(PATIENTS, ROUNDS, quorum=3, real=real)
         made.serve()
         for name in made.names:
             made.join(name)

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.real import DATA, SITES, some_patients
+
 ROOT = Path(__file__).parent.parent.parent
-DATA = ROOT.parent / "shared" / "data"
 RECIPE = ROOT / "simulations" / "recipes" / "real_three_sites.toml"
-SITES = ("site-a", "site-b", "site-c")
 PATIENTS = 8
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="no real scans in ../shared/data")]
-
-
-def some_patients(site: str, out: Path) -> Path:
-    """The first patients of a real site as a BIDS folder of their own, gone with the test."""
-    folder = out / site
-    folder.mkdir(parents=True)
-    shutil.copy(DATA / site / "participants.tsv", folder)
-    for home in sorted((DATA / site).glob("sub-*"))[:PATIENTS]:
-        shutil.copytree(home, folder / home.name)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     place = tmp_path_factory.mktemp("real")
-    words = [f"--data={site}={some_patients(site, place / 'hospitals')}" for site in SITES]
+    words = [f"--data={site}={some_patients(site, place / 'hospitals', PATIENTS)}" for site in SITES]
     command = [Path(sys.executable).parent / "braing3n-sim", "run", RECIPE, "--out", place / "out", "--rounds", "1", *words]
     return place / "out", subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
 
