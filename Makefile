@@ -33,7 +33,7 @@ test-fast: env
 	$(BIN)/python -m pytest -m "not slow and not crash"
 
 # kill -9 of every process at every instant of a round: twenty cases in four consortia (five more are in `make test`), two that
-# take secure sums, and one whose model has 256 MB.
+# take secure sums, and one whose model has 256 MB; and a round's overhead, measured over processes.
 test-crash: env
 	$(BIN)/python -m pytest -m crash tests/end_to_end/test_crash.py tests/end_to_end/test_crash_in_a_sum.py \
 	  tests/end_to_end/test_secure_sums.py tests/end_to_end/test_consortium.py tests/simulations/bench/test_round_cost.py \

@@ -30,9 +30,9 @@ def test_a_round_that_nobody_trained_in_is_not_measured() -> None:
         measured("ours", [9.0, 9.0], [8.0])
 
 
-@pytest.mark.slow
+@pytest.mark.crash                                           # minutes: `make test-crash`
 @pytest.mark.filterwarnings("ignore:'click:DeprecationWarning", "ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's
-@pytest.mark.parametrize("how", [bench, pytest.param(deployed.bench, marks=pytest.mark.crash)], ids=["simulated", "deployed"])
+@pytest.mark.parametrize("how", [bench, deployed.bench], ids=["simulated", "deployed"])
 def test_ours_and_plain_flower_train_the_same_tensors_in_one_bench(tmp_path: Path, how: Callable[..., list[Row]]) -> None:
     ours, plain = how(overridden(PLAN, patients=6), 1, 2, tmp_path, lambda line: None)
     assert (ours.rounds, plain.rounds) == (1, 1)
