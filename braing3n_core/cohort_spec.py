@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from braing3n_core.frozen import Frozen
 from braing3n_core.models.presets import LONGEST_YEARS
 
+Shown = Literal["T1w", "FLAIR"]
+T1W: Final = "T1w"                                                 # what the generator makes; other modalities are made from it
 
 class Census(Frozen):
     """Each site's noised counts of the conditioning variables, told once: which ages and diagnoses there are.
@@ -32,6 +34,7 @@ class Cell(Frozen):
     count: PositiveInt
     visits: Annotated[int, Field(ge=1, le=20)] = 1           # of each person
     years: PositiveFloat = 1.0                               # between two visits
+    modalities: Annotated[tuple[Shown, ...], Field(min_length=1)] = (T1W,)   # of each visit
     conditions: dict[str, tuple[float, float] | tuple[str, ...]]
 
     @model_validator(mode="after")
@@ -43,11 +46,19 @@ class Cell(Frozen):
             raise ValueError("years are between visits, and there is one; leave years out, or ask for more visits")
         return self
 
+    @model_validator(mode="after")
+    def _every_person_has_a_t1w(self) -> Self:
+        if self.modalities[0] != T1W or len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities are {', '.join(self.modalities)}; begin with {T1W}, from which the others are made, "
+                             "and name each once")  # fmt: skip
+        return self
+
     @model_serializer(mode="wrap")
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without visits where there is one, so that plans written before them keep their digest."""
+        """Without visits or modalities where there is one, so that plans written before them keep their digest."""
         written: dict[str, Any] = whole(self)
-        return written if self.visits > 1 else {name: written[name] for name in ("count", "conditions")}
+        unset = [*(("visits", "years") if self.visits == 1 else ()), *(("modalities",) if self.modalities == (T1W,) else ())]
+        return {name: value for name, value in written.items() if name not in unset}
 
 
 class Release(Frozen):

@@ -8,20 +8,17 @@ the change does to the decoded scan, so that detail which latents do not hold st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 from braing3n_core.errors import UsageError
 from braing3n_core.flow import heun
-from braing3n_core.generate import BATCH, BRIGHTEST, Guidance, generate, noise_of
-from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.generate import BATCH, BRIGHTEST
+from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import LONGEST_YEARS
 
 _DRAWS = 4                                                   # pairs of opposite noise that an expectation is taken over
 _SEED = 0                                                    # of that noise, which the expectation hardly depends on
-_EVENTS = 2**40                                              # added to a cohort's seed for what happens to its people
 
 
 @torch.no_grad()
@@ -71,39 +68,6 @@ def forecast(model: Brain, volumes: Tensor, codes: Tensor, years: Tensor) -> Ten
         first = model.encode(scans)
         made.append(later(model, scans, first, expected_change(model, first, known, gaps)))
     return torch.cat(made)
-
-
-def visits(
-    model: Brain,
-    conditions: Sequence[Mapping[str, Condition]],
-    people: Sequence[int],
-    years: Sequence[float],
-    seed: int,
-    *,
-    steps: int,
-    guidance: Guidance,
-    batch: int = BATCH,
-    progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """(n, 1, D, H, W): image i is of synthetic person number people[i], years[i] after a first visit with conditions[i].
-
-    A person and what happens to that person depend on (seed, number) alone: all visits are of one course of events, and a
-    first visit is what `generate` makes.
-    """
-    noise, events = (torch.cat([noise_of(model, start, 1, person) for person in people]) for start in (seed, seed + _EVENTS))
-    codes, gaps = model.codes(conditions), torch.tensor(years, dtype=torch.float32)
-
-    def aged(latents: Tensor, part: slice) -> Tensor:
-        late = gaps[part] > 0
-        if bool(late.any()):
-            first, drawn = latents[late], events[part][late]
-            change = drawn_change(model, first, codes[part][late], gaps[part][late], drawn, steps=steps)
-            latents = latents.index_put((late,), first + change)
-        return latents
-
-    return generate(
-        model, conditions, seed, steps=steps, guidance=guidance, batch=batch, noise=noise, after=aged, progress=progress
-    )
 
 
 def refuse_beyond(years: Tensor) -> None:

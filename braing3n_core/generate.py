@@ -15,7 +15,7 @@ from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 
 Guidance = float | Mapping[str, float]                       # one weight for all conditions, or one per variable
-After = Callable[[Tensor, slice], Tensor]                    # latents of some rows, and which rows -> latents
+Decode = Callable[[Tensor, slice], Tensor]                   # latents of some rows, and which rows -> volumes
 BRIGHTEST = 1.3                                              # of the scaled intensities that training saw
 BATCH = 8                                                    # volumes at once, if they are small enough
 _WORKING_BYTES = 2**30                                       # of a batch in the decoder, which needs most
@@ -39,6 +39,7 @@ def noise_of(model: Brain, seed: int, count: int, first: int = 0) -> Tensor:
     return torch.stack([torch.randn(model.centre.shape, generator=row) for row in rows])
 
 
+@torch.no_grad()
 def generate(
     model: Brain,
     conditions: Sequence[Mapping[str, Condition]],
@@ -49,14 +50,14 @@ def generate(
     batch: int = BATCH,
     noise: Tensor | None = None,
     sampler: Sampler = heun,
-    after: After | None = None,
+    decode: Decode | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """(n, 1, D, H, W) volumes, one per row of `conditions`, in [0, 1.3] and zero outside the brain.
 
     `noise` (n, N, C) in place of the seed's own lets a sweep share one person. `guidance` 1 is the plain conditional field;
-    a mapping weighs each variable on its own, and those it leaves out have weight 1. `after` changes sampled latents before
-    they are decoded. Raises UsageError for a variable that the model does not have.
+    a mapping weighs each variable on its own, and those it leaves out have weight 1. `decode` stands in for the model's own
+    decoding. Raises UsageError for a variable that the model does not have.
     """
     _refuse_unknown(model, guidance)
     codes = model.codes(conditions)
@@ -64,8 +65,8 @@ def generate(
     volumes = []
     for first in range(0, len(codes), batch):
         part = slice(first, first + batch)
-        latents = _sampled(model, start[part], codes[part], steps, guidance, sampler)
-        volumes.append(_decoded(model, after(latents, part) if after else latents))
+        latents = sampler(_field(model, codes[part], guidance), start[part], steps)
+        volumes.append((decode(latents, part) if decode else model.decode(latents)).clamp(0, BRIGHTEST))
         if progress:
             progress(min(first + batch, len(codes)), len(codes))
     return torch.cat(volumes)
@@ -93,16 +94,6 @@ def _refuse_unknown(model: Brain, guidance: Guidance) -> None:
     for name in guidance if isinstance(guidance, Mapping) else ():
         if name not in known:
             raise UsageError(f"the generator has no variable {name!r}; it has {', '.join(known)}")
-
-
-@torch.no_grad()
-def _sampled(model: Brain, noise: Tensor, codes: Tensor, steps: int, guidance: Guidance, sampler: Sampler) -> Tensor:
-    return sampler(_field(model, codes, guidance), noise, steps)
-
-
-@torch.no_grad()
-def _decoded(model: Brain, latents: Tensor) -> Tensor:
-    return model.decode(latents).clamp(0, BRIGHTEST)
 
 
 def _field(model: Brain, codes: Tensor, guidance: Guidance) -> Velocity:

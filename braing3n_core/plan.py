@@ -27,6 +27,7 @@ from pydantic import (
 
 from braing3n_core.budget import Privacy as Privacy
 from braing3n_core.budget import SecureSum as SecureSum
+from braing3n_core.cohort_spec import T1W as T1W
 from braing3n_core.cohort_spec import Cell as Cell
 from braing3n_core.cohort_spec import Census as Census
 from braing3n_core.cohort_spec import Release as Release
@@ -37,7 +38,7 @@ from braing3n_core.models.presets import PRESETS, Preset
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PresetName = Literal["tiny", "small", "base"]
-StageName = Literal["encoder", "decoder", "generator", "trajectory"]
+StageName = Literal["encoder", "decoder", "generator", "trajectory", "contrast"]
 Learns = Literal["flow", "mean"]
 WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
@@ -246,6 +247,11 @@ class TrainingPlan(Frozen):
         self.privacy.refuse_what_cannot_be_summed(len(self.sites), self.federation.quorum, steps, aggregated)
         if self.longitudinal and self.start != "prior":
             raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
+        if self.modalities != (T1W,) and self.start != "prior":
+            raise ValueError(f'{self.modalities[1]} needs the weights beside the prior; write start = "prior", or ask for T1w')
+        if any(stage.name == "contrast" for stage in self.stages) and self.modalities == (T1W,):
+            raise ValueError("stage contrast learns how other modalities than T1w look, and no cell has one; "
+                             'write modalities = ["T1w", "FLAIR"] in a cell, or leave the stage out')  # fmt: skip
         if self.start == "prior" and self.preset not in WITH_PRIOR:
             raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}
@@ -276,6 +282,11 @@ class TrainingPlan(Frozen):
         """Levels of a discrete latent; None where latents stay continuous."""
         _, _, levels = self.quantizer.partition(":")
         return int(levels) if levels else None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What hospitals' scans are read of, and people of the release have: T1w, then what any cell asks for besides."""
+        return (T1W, *sorted({name for cell in self.release.cells for name in cell.modalities} - {T1W}))
 
     @property
     def longitudinal(self) -> bool:

@@ -20,25 +20,27 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.models.population import Population
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.quantizer import FiniteScalar
-from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, TrainingPlan
+from braing3n_core.plan import DEFAULT_VARIABLES, T1W, Categorical, Continuous, TrainingPlan
 from braing3n_core.state import load, save
 
 SHIPPED = Path(str(files("braing3n_core") / "weights"))
-_TRAJECTORY = "trajectory."                                  # its tensors' names begin so
+_TRAJECTORY = "trajectory."                                  # so its tensors' names begin
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
     """The model that a plan's training starts from, frozen, in float32: the shipped prior, or weights drawn from the seed.
 
     Variables that the prior does not know start without effect: the generator is the prior's, exactly, until a stage trains
-    them. A plan with visits gets the trajectory too. Raises IntegrityError if the weights are not those whose digest the
-    package records, and PlanRefused if the plan changes or leaves out a variable that the prior knows.
+    them. A plan with visits gets the trajectory too, one with other modalities those. Raises IntegrityError if the weights are
+    not those whose digest the package records, and PlanRefused if the plan changes or leaves out a variable that the prior
+    knows.
     """
     _refuse_changed_variables(plan)
     if plan.start == "scratch":
         model = from_scratch(plan.model, plan.variables, plan.seed)
     else:
-        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables, longitudinal=plan.longitudinal)
+        path = SHIPPED / f"{plan.preset}.safetensors"
+        model = read_prior(path, plan.variables, longitudinal=plan.longitudinal, modalities=plan.modalities)
     model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
     return model
 
@@ -53,28 +55,33 @@ def from_scratch(preset: Preset, variables: Sequence[Continuous | Categorical], 
 
 
 def read_prior(
-    path: Path, variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES, *, longitudinal: bool = False
+    path: Path,
+    variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES,
+    *,
+    longitudinal: bool = False,
+    modalities: Sequence[str] = (T1W,),
 ) -> Brain:
     """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect.
 
-    `longitudinal`: with the trajectory beside it, which must have been trained on this prior's latents.
+    `longitudinal`: with the trajectory beside it, and `modalities` with those, all trained on this prior's latents.
     """
     record, tensors = _checked(path)
-    if longitudinal:
-        about, changes = _checked(trajectory_path(path))
+    beside = [*(["trajectory"] if longitudinal else []), *(name for name in modalities if name != T1W)]
+    for part in beside:
+        about, more = _checked(beside_prior(path, part))
         if about.get("prior") != record["sha256"]:
-            raise IntegrityError(f"the trajectory beside {path.name} belongs to another prior; install the package again")
-        tensors |= changes
-    model = Brain(PRESETS[str(record["preset"])], variables, longitudinal=longitudinal)
+            raise IntegrityError(f"the {part} beside {path.name} belongs to another prior; install the package again")
+        tensors |= more
+    model = Brain(PRESETS[str(record["preset"])], variables, longitudinal=longitudinal, modalities=modalities)
     _adopt(model, tensors, len(DEFAULT_VARIABLES))
     return model.requires_grad_(False)
 
 
-def with_trajectory(model: Brain) -> Brain:
-    """The same model with an untrained trajectory beside the generator, frozen."""
-    longer = Brain(model.preset, model.variables, longitudinal=True)
-    longer.load_state_dict({**longer.state_dict(), **model.state_dict()})
-    return longer.requires_grad_(False)
+def extended(model: Brain, *, longitudinal: bool = False, modalities: Sequence[str] = (T1W,)) -> Brain:
+    """The same model with an untrained trajectory, or untrained networks of other modalities, beside it; frozen."""
+    larger = Brain(model.preset, model.variables, longitudinal=longitudinal, modalities=modalities)
+    larger.load_state_dict({**larger.state_dict(), **model.state_dict()})
+    return larger.requires_grad_(False)
 
 
 def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Path) -> Path:
@@ -82,16 +89,17 @@ def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Pa
     return _write(out / f"{preset}.safetensors", model.state_dict(), {"preset": preset, "recipe": recipe})
 
 
-def write_trajectory(model: Brain, preset: str, recipe: Mapping[str, object], prior: Path, out: Path) -> Path:
-    """Write the model's trajectory as float16 and its record (digest, recipe, digest of the prior it is about)."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(_TRAJECTORY)}
+def write_beside(model: Brain, part: str, preset: str, recipe: Mapping[str, object], prior: Path, out: Path) -> Path:
+    """Write one part of the model, "trajectory" or a modality, as float16 with its record: digest, recipe, prior's digest."""
+    prefix = _TRAJECTORY if part == "trajectory" else f"others.{part}."
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     record = {"preset": preset, "prior": hashlib.sha256(prior.read_bytes()).hexdigest(), "recipe": recipe}
-    return _write(trajectory_path(out / f"{preset}.safetensors"), tensors, record)
+    return _write(beside_prior(out / f"{preset}.safetensors", part), tensors, record)
 
 
-def trajectory_path(prior: Path) -> Path:
-    """Where the trajectory of the prior at this path lies."""
-    return prior.with_suffix(".trajectory.safetensors")
+def beside_prior(prior: Path, part: str) -> Path:
+    """Where a part that goes with the prior at this path lies: "trajectory", or a modality."""
+    return prior.with_suffix(f".{part}.safetensors")
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, object]) -> Path:
@@ -126,7 +134,8 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
     Names and shapes must be exactly the model's, but for the embeddings of those variables.
     """
     new = range(known, len(model.variables))
-    before = {"generator": 0, "trajectory": 1}               # embeddings before the variables': the years have one
+    # Embeddings before the variables': the years have one.
+    before = {"generator": 0, "trajectory": 1, **{f"others.{name}.translation": 0 for name in model.others}}
     prefixes = tuple(
         f"{network}.conditions.{part}.{place + shift}."
         for network, shift in before.items() for part in ("known", "null") for place in new

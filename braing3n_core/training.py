@@ -37,12 +37,14 @@ class Prepared:
     tensors: Rows
 
 
-def prepare(stage: StageName, model: Brain, scans: Sequence[Scan]) -> Prepared:
-    """The frozen part of the stage's work on one patient's scans, done once.
+def prepare(stage: StageName, model: Brain, scans: Sequence[Scan], others: Sequence[Scan] = ()) -> Prepared:
+    """The frozen part of the stage's work on one patient's T1w scans, and those of `others`, done once.
 
     encoder: (S, N, V) cubes. decoder: (S, N, E) encoder tokens and (S, 1, D, H, W) volumes. generator: (S, N, C) MEAN
-    latents, never noisy ones, and (S, M) condition codes. trajectory: `pairs_of` visits.
+    latents, never noisy ones, and (S, M) condition codes. trajectory: `pairs_of` visits. contrast: `shown_of` other modalities.
     """
+    if stage == "contrast":
+        return Prepared(shown_of(model, others))
     volumes = torch.stack([scan.volume for scan in scans])
     with torch.no_grad():
         match stage:
@@ -54,6 +56,22 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan]) -> Prepared:
                 return Prepared((model.encode(volumes), model.codes([scan.conditions for scan in scans])))
             case "trajectory":
                 return Prepared(pairs_of(model, model.encode(volumes), [scan.conditions for scan in scans]))
+
+
+@torch.no_grad()
+def shown_of(model: Brain, scans: Sequence[Scan]) -> Rows:
+    """One person's scans of other modalities -> what the stage `contrast` learns from, a row each.
+
+    Encoder tokens (S, N, E), volumes (S, 1, D, H, W), which of the model's other modalities (S,), and ones (S,). A person
+    without such a scan has one row of zeros: it has no loss, and so contributes nothing.
+    """
+    if not scans:
+        nothing = torch.zeros(1, model.tokens, model.preset.encoder_width)
+        return nothing, torch.zeros(1, 1, *model.preset.shape), torch.zeros(1), torch.zeros(1)
+    volumes = torch.stack([scan.volume for scan in scans])
+    tokens = [model.encoder(model.modality(scan.modality).cubes(scan.volume[None])) for scan in scans]
+    which = [list(model.others).index(scan.modality) for scan in scans]
+    return torch.cat(tokens), volumes, torch.tensor(which, dtype=torch.float32), torch.ones(len(scans))
 
 
 def pairs_of(model: Brain, latents: Tensor, rows: Sequence[Mapping[str, Condition]]) -> Rows:
@@ -104,6 +122,9 @@ def draw_rows(
         case "decoder":
             deviation = LATENT_NOISE * torch.rand(count, 1, 1, generator=generator)
             return (*rows, deviation * torch.randn(count, *model.centre.shape, generator=generator))
+        case "contrast":
+            deviation = LATENT_NOISE * torch.rand(count, 1, 1, generator=generator)
+            return (*rows, deviation * torch.randn(count, *model.centre.shape, generator=generator))
         case "generator":
             latents, codes = rows
             noise = torch.randn(latents.shape, generator=generator)
@@ -119,8 +140,7 @@ def draw_rows(
 
 def row_loss(stage: StageName) -> RowLoss:
     """The stage's loss of each row, (B,)."""
-    losses = {"encoder": _encoder_loss, "decoder": _decoder_loss, "generator": _generator_loss, "trajectory": _trajectory_loss}
-    return losses[stage]
+    return _LOSSES[stage]
 
 
 def _encoder_loss(model: nn.Module, rows: Rows) -> Tensor:
@@ -133,7 +153,22 @@ def _decoder_loss(model: nn.Module, rows: Rows) -> Tensor:
     """Squared error inside the brain, in units of 0.01, from latents with noise on them (RAE, arXiv 2510.11690)."""
     brain, (tokens, volumes, noise) = cast(Brain, model), rows
     latents = (brain.projection(tokens) - brain.centre) / brain.scale
-    error: Tensor = (brain.decode(latents + noise) - volumes).square() * brain.decoder.brain
+    return apart(brain, brain.decode(latents + noise), volumes)
+
+
+def _contrast_loss(model: nn.Module, rows: Rows) -> Tensor:
+    """The decoder's loss by each row's modality; zero for a row that is no scan."""
+    brain, (tokens, volumes, which, there, noise) = cast(Brain, model), rows
+    losses = [
+        (which == place) * apart(brain, brain.decode(brain.modality(name).latents(tokens) + noise, name), volumes)
+        for place, name in enumerate(brain.others)
+    ]
+    return there * torch.stack(losses).sum(0)
+
+
+def apart(brain: Brain, made: Tensor, volumes: Tensor) -> Tensor:
+    """(B,) squared error inside the brain, in units of 0.01."""
+    error: Tensor = (made - volumes).square() * brain.decoder.brain
     voxels: Tensor = brain.decoder.brain.sum()
     return error.flatten(1).sum(1) / voxels / 0.01
 
@@ -152,6 +187,15 @@ def _trajectory_loss(model: nn.Module, rows: Rows) -> Tensor:
     velocity = cast(Brain, model).years(between(change, noise, times), times, first, codes, years)
     error: Tensor = velocity - (noise - change)
     return there * error.square().flatten(1).mean(1)
+
+
+_LOSSES: dict[StageName, RowLoss] = {
+    "encoder": _encoder_loss,
+    "decoder": _decoder_loss,
+    "generator": _generator_loss,
+    "trajectory": _trajectory_loss,
+    "contrast": _contrast_loss,
+}
 
 
 def hidden(codes: Tensor, generator: torch.Generator) -> Tensor:

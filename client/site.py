@@ -260,7 +260,7 @@ class Site:
         key = f"{stage.name}/{digest_of(earlier)}"
         if self._prepared[0] != key:
             self._prepared = ("", [])                        # two stages' tensors never share the memory
-            self._prepared = (key, [prepare(stage.name, model, patient.scans) for patient in self._cohort.training])
+            self._prepared = (key, [prepare(stage.name, model, one.scans, one.others) for one in self._cohort.training])
         return self._prepared[1]
 
     def _randomness(self, event: Charged, request: Request) -> tuple[Randomness, torch.Generator]:

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Self
@@ -24,6 +24,7 @@ from braing3n_core.data.phantom import Truth, phantoms
 from braing3n_core.data.template import template
 from braing3n_core.errors import PlanRefused
 from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.modality import Modality
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.morphometry import measure
@@ -38,7 +39,10 @@ _AT_ONCE = 64                                                # volumes encoded t
 _PER_SCANNER = 25                                            # varied phantoms that share one scanner
 # The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
 # scanner and the place of a population are zero for the public.
-_LEFT_AS_THEY_ARE = ("projection.", "decoder.style.", "generator.population.", "trajectory.pace.")
+_LEFT_AS_THEY_ARE = (
+    "projection.", "decoder.style.", "generator.population.", "trajectory.pace.",
+    "others.FLAIR.projection.", "others.FLAIR.decoder.style.",
+)  # fmt: skip
 
 
 class PublicRecipe(Frozen):
@@ -99,14 +103,14 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
 
 
 @torch.no_grad()
-def fit_projection(model: Brain, tokens: Tensor, cubes: Tensor) -> None:
+def fit_projection(model: Brain | Modality, tokens: Tensor, cubes: Tensor) -> None:
     """Projection, centre, scale and the decoder's linear part in closed form, from (S, N, E) tokens and (S, N, V) cubes.
 
     The projection is the rank-C linear map of tokens that best predicts cubes (reduced-rank regression, Izenman 1975);
     each latent axis keeps the square root of its spread, so that weak axes survive the decoder's noise and strong ones
     still lead. The linear part is ridge regression at every position, with that noise as the ridge.
     """
-    rank = model.preset.latent_width
+    rank = model.projection.out_features
     x, y = tokens.float(), cubes.float()
     flat_x, flat_y = (x - x.mean(0)).flatten(0, 1), (y - y.mean(0)).flatten(0, 1)
     gram = flat_x.T @ flat_x
@@ -131,18 +135,29 @@ def train_stage(
     stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: PublicRecipe, out: Path, say: Say
 ) -> None:
     """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
-    own = tuple(f"{network}." for network in NETWORKS[stage])
-    weights = {n: p for n, p in model.named_parameters() if n.startswith(own) and not n.startswith(_LEFT_AS_THEY_ARE)}
-    for parameter in weights.values():
-        parameter.requires_grad_(True)
     loss_of = row_loss(stage)
 
-    def loss_at(step: int) -> Tensor:
-        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    def loss_at(draw: torch.Generator) -> Tensor:
         rows = draw_rows(stage, data, model, phase.batch, draw)
         return loss_of(model, tuple(row.float() if row.is_floating_point() else row for row in rows)).mean()
 
-    average = fit(stage, weights, loss_at, phase, recipe.ema, out / f".{stage}.safetensors", say)
+    train_networks(stage, NETWORKS[stage], model, loss_at, phase, recipe, out, say)
+
+
+def train_networks(
+    label: str, networks: Sequence[str], model: Brain, loss_at: Callable[[torch.Generator], Tensor], phase: Phase,
+    recipe: PublicRecipe, out: Path, say: Say,
+) -> None:  # fmt: skip
+    """Minimise `loss_at(draw)` over the networks; the model ends with the averaged weights, frozen."""
+    own = tuple(f"{network}." for network in networks)
+    weights = {n: p for n, p in model.named_parameters() if n.startswith(own) and not n.startswith(_LEFT_AS_THEY_ARE)}
+    for parameter in weights.values():
+        parameter.requires_grad_(True)
+
+    def at(step: int) -> Tensor:
+        return loss_at(torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+
+    average = fit(label, weights, at, phase, recipe.ema, out / f".{label}.safetensors", say)
     model.load_state_dict(average, strict=False)
     model.requires_grad_(False)
 

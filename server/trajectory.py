@@ -20,7 +20,7 @@ from braing3n_core.data.phantom import Truth
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.presets import LONGEST_YEARS, PRESETS, Preset
 from braing3n_core.plan import Hospital
-from braing3n_core.prior import SHIPPED, read_prior, with_trajectory, write_trajectory
+from braing3n_core.prior import SHIPPED, extended, read_prior, write_beside
 from braing3n_core.training import pairs_of
 from privacy.dp_sgd import Rows
 from server.optimise import Phase, Say
@@ -45,14 +45,14 @@ def train_trajectory(recipe: TrajectoryRecipe, out: Path, say: Say) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)                           # initial weights
     source = SHIPPED / f"{recipe.preset}.safetensors"
-    model = with_trajectory(read_prior(source))
+    model = extended(read_prior(source), longitudinal=True)
     say(f"phantoms: {recipe.people} people with {recipe.visits} visits each")
     data = _pairs(recipe, model, say)
     change, codes, years = data[1:4]
     far = years >= _FAR * LONGEST_YEARS
     fit_pace(model.years.pace, change[far].float() * (LONGEST_YEARS / years[far])[:, None, None], codes[far], recipe.seed)
     train_stage("trajectory", model, data, recipe.trajectory, recipe, out, say)
-    return write_trajectory(model, recipe.preset, recipe.model_dump(mode="json"), source, out)
+    return write_beside(model, "trajectory", recipe.preset, recipe.model_dump(mode="json"), source, out)
 
 
 def _pairs(recipe: TrajectoryRecipe, model: Brain, say: Say) -> Rows:

@@ -167,6 +167,17 @@ def prior(
 
 
 @app.command()
+def modality(
+    recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/flair_tiny.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights; a stopped run goes on from it.")],
+) -> None:
+    """Make a modality beside the shipped prior again, from phantoms alone: about an hour on two cores."""
+    from server.modality import ModalityRecipe, train_modality
+
+    console.show(str(train_modality(ModalityRecipe.load(_found(recipe)), out, console.note)))
+
+
+@app.command()
 def trajectory(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/trajectory_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],

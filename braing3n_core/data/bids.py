@@ -41,12 +41,15 @@ class Entry:
         return self.conditions | self.visits.get(session, {})
 
 
-def read_bids(folder: Path, variables: Variables) -> tuple[tuple[Entry, ...], tuple[Excluded, ...]]:
+def read_bids(
+    folder: Path, variables: Variables, others: Sequence[str] = ()
+) -> tuple[tuple[Entry, ...], tuple[Excluded, ...]]:
     """The usable patients of a BIDS folder, sorted by name, and everything that was left out.
 
-    Raises DataRefused if the folder or its table is missing, or the table lacks a column that a variable of the plan needs.
+    `others` are modalities that are read besides those that the variables know. Raises DataRefused if the folder or its table
+    is missing, or the table lacks a column that a variable of the plan needs.
     """
-    scans, unusable = find_scans(folder, _modalities(variables))
+    scans, unusable = find_scans(folder, (*_modalities(variables), *others))
     rows = _by_patient(folder, [v.name for v in variables if v.source == "participants" and v.name in NEEDED])
     entries, excluded = [], list(unusable)
     for name in sorted(scans.keys() | rows.keys()):

@@ -7,7 +7,7 @@ was computed once lies in a cache named by the content it came from, so a second
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from braing3n_core.data.scans import Excluded, ScanFile
 from braing3n_core.errors import DataRefused, PlanRefused
 from braing3n_core.models.brain import Condition
 from braing3n_core.morphometry import Morphometry
-from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from braing3n_core.plan import T1W, Categorical, Continuous, TrainingPlan
 
 __all__ = ["Cohort", "Excluded", "Patient", "Scan", "load_cohort"]
 
@@ -35,6 +35,7 @@ class Scan:
 
     volume: Tensor                                           # (1, D, H, W) float32 on the plan's grid, in [0, 1.3]
     conditions: dict[str, Condition]
+    modality: str = T1W
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Patient:
     """The unit of privacy and of the split: one person with all scans."""
 
     participant: str
-    scans: tuple[Scan, ...]
+    scans: tuple[Scan, ...]                                  # T1w, at least one; of each modality, in a plan without a prior
     held_out: bool
+    others: tuple[Scan, ...] = ()                            # of the plan's other modalities
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,19 @@ def load_cohort(bids: Path, plan: TrainingPlan, cache: Path, progress: Progress 
     keeps every scan that was finished.
     """
     _refuse_unknown_measures(plan)
-    entries, excluded = read_bids(bids, plan.variables)
+    entries, excluded = read_bids(bids, plan.variables, plan.modalities[1:])
     kept = Cache(cache)
     try:
-        usable, unusable = _load(entries, plan, kept, progress)
+        read, unusable = _load(entries, plan, kept, progress)
     finally:
         kept.close()
-    left_out = [*excluded, *unusable]
+    usable, alone = _with_t1w(read, plan.modalities[1:])
+    left_out = [*excluded, *unusable, *alone]
     if not usable:
         reason = left_out[0].reason if left_out else "there are none"
         raise DataRefused(f"no scan in {bids} can be used, {len(left_out)} left out, the first because: {reason}")
     held_out = held_out_of(list(usable), plan.seed, plan.data.held_out)
-    patients = tuple(Patient(name, scans, name in held_out) for name, scans in usable.items())
+    patients = tuple(Patient(name, own, name in held_out, others) for name, (own, others) in usable.items())
     return Cohort(patients, tuple(sorted(left_out, key=lambda one: one.file)))
 
 
@@ -106,6 +109,20 @@ def _load(
         if scans:
             usable[entry.participant] = tuple(scans)
     return usable, left_out
+
+
+def _with_t1w(
+    read: Mapping[str, tuple[Scan, ...]], others: Sequence[str]
+) -> tuple[dict[str, tuple[tuple[Scan, ...], tuple[Scan, ...]]], list[Excluded]]:
+    """Each patient's scans, those of `others` apart, and who has no T1w: nothing can be learned of a brain that is not seen."""
+    usable, alone = {}, []
+    for name, scans in read.items():
+        own = tuple(scan for scan in scans if scan.modality not in others)
+        if own:
+            usable[name] = own, tuple(scan for scan in scans if scan.modality in others)
+        else:
+            alone.append(Excluded(name, f"it has {scans[0].modality} and no T1w that can be used; add the T1w"))
+    return usable, alone
 
 
 def held_out_of(participants: list[str], seed: int, part: float) -> set[str]:
@@ -132,7 +149,8 @@ def _scan(file: ScanFile, entry: Entry, plan: TrainingPlan, cache: Cache, owner:
         raise DataRefused(f"{file.path.name} is the same file as a scan of another patient; keep it with the one it belongs to")
     volume, record = prepared.load(file.path, Method.of(plan, file.modality), cache)
     measured: Mapping[str, float] = record["measured"]
-    return Scan(volume, {variable.name: _condition(variable, file, entry, measured) for variable in plan.variables})
+    conditions = {variable.name: _condition(variable, file, entry, measured) for variable in plan.variables}
+    return Scan(volume, conditions, file.modality)
 
 
 def _condition(variable: Continuous | Categorical, file: ScanFile, entry: Entry, measured: Mapping[str, float]) -> Condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from scipy.ndimage import binary_dilation
@@ -13,12 +14,13 @@ from braing3n_core.errors import UsageError
 from braing3n_core.models.blocks import cubes_from_volume
 from braing3n_core.models.decoder import Decoder
 from braing3n_core.models.generator import Generator
+from braing3n_core.models.modality import Modality
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.models.trajectory import Trajectory
-from braing3n_core.plan import Categorical, Continuous
+from braing3n_core.plan import T1W, Categorical, Continuous
 
 Condition = float | str | None
 
@@ -28,14 +30,20 @@ class Brain(nn.Module):
 
     Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
-    A `longitudinal` model has a `trajectory` beside the generator; the other networks are the same with or without it.
+    A `longitudinal` model has a `trajectory` beside the generator, and one of several `modalities` has the networks of each
+    that is not T1w; the other networks are the same with or without them.
     """
 
     centre: Tensor                                           # (N, C)
     scale: Tensor                                            # (C,)
 
     def __init__(
-        self, preset: Preset, variables: Sequence[Continuous | Categorical], *, longitudinal: bool = False
+        self,
+        preset: Preset,
+        variables: Sequence[Continuous | Categorical],
+        *,
+        longitudinal: bool = False,
+        modalities: Sequence[str] = (T1W,),
     ) -> None:
         super().__init__()
         public = template(preset)
@@ -48,6 +56,8 @@ class Brain(nn.Module):
         self.decoder = Decoder(preset, inside, brain, tissue)
         self.generator = Generator(preset, inside, variables)
         self.trajectory = Trajectory(preset, inside, variables) if longitudinal else None
+        others = {name: Modality(preset, inside, brain, tissue, variables) for name in modalities if name != T1W}
+        self.others = nn.ModuleDict(others)
         self.quantizer: FiniteScalar | None = None
         self.register_buffer("centre", torch.zeros(len(inside), preset.latent_width))
         self.register_buffer("scale", torch.ones(preset.latent_width))
@@ -64,17 +74,28 @@ class Brain(nn.Module):
             raise UsageError("this model knows nothing of the years between visits; take one with a trajectory")
         return self.trajectory
 
+    def modality(self, name: str) -> Modality:
+        """The networks of a modality that is not T1w. Raises UsageError where there are none."""
+        if name not in self.others:
+            raise UsageError(f"this model makes {', '.join((T1W, *self.others))}, not {name}; ask for one of these")
+        return cast(Modality, self.others[name])
+
     def cubes(self, volumes: Tensor) -> Tensor:
         """(B, 1, D, H, W) -> (B, N, V): difference to the public mean, at the brain's cubes."""
         return cubes_from_volume((volumes - self.decoder.mean) * self.decoder.brain, self.preset.patch)[:, self.decoder.inside]
 
-    def encode(self, volumes: Tensor) -> Tensor:
-        """(B, 1, D, H, W) -> (B, N, C) normalised mean latents; there is nothing random in them."""
-        return (self.projection(self.encoder(self.cubes(volumes))) - self.centre) / self.scale
+    def encode(self, volumes: Tensor, modality: str = T1W) -> Tensor:
+        """(B, 1, D, H, W) of a modality -> (B, N, C) normalised mean latents; there is nothing random in them."""
+        if modality == T1W:
+            return (self.projection(self.encoder(self.cubes(volumes))) - self.centre) / self.scale
+        other = self.modality(modality)
+        return other.latents(self.encoder(other.cubes(volumes)))
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(B, N, C) normalised latents -> (B, 1, D, H, W)."""
-        return self.decoder(latents if self.quantizer is None else self.quantizer(latents))
+    def decode(self, latents: Tensor, modality: str = T1W) -> Tensor:
+        """(B, N, C) normalised latents of a modality -> (B, 1, D, H, W)."""
+        decoder = self.decoder if modality == T1W else self.modality(modality).decoder
+        volumes: Tensor = decoder(latents if self.quantizer is None else self.quantizer(latents))
+        return volumes
 
     def codes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
         """Conditions as (B, M) codes for the generator; a name that is absent or None is missing."""

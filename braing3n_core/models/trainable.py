@@ -19,6 +19,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {                     # stage -> the netw
     "decoder": ("projection", "decoder"),
     "generator": ("generator",),
     "trajectory": ("trajectory",),
+    "contrast": ("others.FLAIR.projection", "others.FLAIR.decoder"),                          # the translation stays public
 }
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group -> prefixes of tensor names
     "encoder": {"norms": ("encoder.norm.",)},
@@ -29,6 +30,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group ->
         "ends": ("generator.conditions.", "generator.final.", "generator.leave."),
     },
     "trajectory": {"pace": ("trajectory.pace.",)},
+    "contrast": {"style": ("others.FLAIR.decoder.style.",)},
 }
 
 

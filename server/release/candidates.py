@@ -12,9 +12,9 @@ from torch import Tensor
 
 from braing3n_core.census import Shares
 from braing3n_core.errors import GateBlocked
-from braing3n_core.forecast import visits
 from braing3n_core.generate import batch_for
 from braing3n_core.models.brain import Brain
+from braing3n_core.people import Wanted, images
 from braing3n_core.plan import Release, TrainingPlan
 from server.release.cohort import Person, Variable, draw, seen
 from server.release.policy import Copies
@@ -22,7 +22,7 @@ from server.release.policy import Copies
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image that may be in the release: a synthetic person at one visit."""
+    """One image that may be in the release: a synthetic person at one visit, in one modality."""
 
     index: int                                               # its place among the candidates
     cell: int
@@ -53,16 +53,15 @@ def volumes_of(
 ) -> Tensor:
     """(c, 1, D, H, W): the candidates' images, each a function of the plan, the model, and the person's number and years."""
     release = plan.release
-    return visits(
-        model, [one.person.conditions for one in pool], [one.number for one in pool], [one.person.years for one in pool],
-        release.seed, steps=release.steps, guidance=release.weights, batch=batch_for(plan.model), progress=progress,
-    )  # fmt: skip
+    wanted = [Wanted(one.person.conditions, one.number, one.person.years, one.person.modality) for one in pool]
+    batch = batch_for(plan.model)
+    return images(model, wanted, release.seed, steps=release.steps, guidance=release.weights, batch=batch, progress=progress)
 
 
 def chosen(release: Release, pool: Sequence[Candidate], rejected: Mapping[int, str]) -> list[Candidate]:
     """The first people of each cell without a rejected image, in the order of the cells, renamed sub-syn0001 and on.
 
-    All visits of a person stand or fall together. Raises GateBlocked if a cell has too few people left.
+    All images of a person stand or fall together. Raises GateBlocked if a cell has too few people left.
     """
     out = {one.number for one in pool if one.index in rejected}
     taken: list[int] = []

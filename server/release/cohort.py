@@ -11,7 +11,7 @@ import numpy as np
 from braing3n_core.census import Shares, drawn
 from braing3n_core.errors import PlanRefused
 from braing3n_core.models.brain import Condition
-from braing3n_core.plan import Categorical, Cell, Continuous, Release
+from braing3n_core.plan import T1W, Categorical, Cell, Continuous, Release
 
 Variable = Continuous | Categorical
 _DECIMALS = 2
@@ -19,17 +19,23 @@ _DECIMALS = 2
 
 @dataclass(frozen=True)
 class Person:
-    """One synthetic person at one visit, and what was asked of the generator for the first visit. None: left free."""
+    """One image of a synthetic person, and what was asked of the generator for the first visit. None: left free."""
 
     name: str                                                # sub-syn0001
     conditions: dict[str, Condition]                         # every variable of the plan, at the first visit
     session: str = ""                                        # ses-01; empty where a person has one visit
     years: float = 0.0                                       # since the first visit
+    modality: str = T1W
+
+    @property
+    def visit(self) -> str:
+        """The name of this person's visit: sub-syn0001, or sub-syn0001_ses-01."""
+        return f"{self.name}_{self.session}" if self.session else self.name
 
     @property
     def image(self) -> str:
-        """The name of this person's image at this visit."""
-        return f"{self.name}_{self.session}" if self.session else self.name
+        """The name of this image: its visit's, and the modality where it is not T1w."""
+        return self.visit if self.modality == T1W else f"{self.visit}_{self.modality}"
 
     @property
     def now(self) -> dict[str, Condition]:
@@ -49,10 +55,11 @@ def in_words(people: Sequence[Person]) -> str:
 
 
 def seen(person: Person, cell: Cell) -> list[Person]:
-    """The person at every visit that the cell asks for."""
-    if cell.visits == 1:
-        return [person]
-    return [replace(person, session=f"ses-{1 + visit:02d}", years=visit * cell.years) for visit in range(cell.visits)]
+    """The person in every modality at every visit that the cell asks for."""
+    once = [person]
+    if cell.visits > 1:
+        once = [replace(person, session=f"ses-{1 + visit:02d}", years=visit * cell.years) for visit in range(cell.visits)]
+    return [replace(one, modality=modality) for one in once for modality in cell.modalities]
 
 
 def draw(release: Release, variables: Sequence[Variable], census: Shares | None = None) -> list[Person]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from braing3n_core.errors import UsageError
-from braing3n_core.forecast import drawn_change, expected_change, forecast, later, visits
+from braing3n_core.forecast import drawn_change, expected_change, forecast, later
 from braing3n_core.generate import generate, noise_of
 from tests.small import SMALL, small_brain
 
@@ -68,21 +68,3 @@ def test_a_forecast_is_a_function_of_the_scan_and_lies_in_the_brain() -> None:
     assert not torch.allclose(one, volumes, atol=1e-3)
     alone = forecast(MODEL, volumes[1:], codes[1:], gap[1:])
     assert torch.allclose(one[1:], alone, atol=1e-5)
-
-
-def test_first_visits_are_the_generators_and_later_ones_follow_from_the_person_alone() -> None:
-    rows = [PEOPLE[0], PEOPLE[0], PEOPLE[1], PEOPLE[1]]
-    made = visits(MODEL, rows, [0, 0, 1, 1], [0.0, 3.0, 0.0, 6.0], 7, steps=3, guidance=1.0)
-    plain = generate(MODEL, PEOPLE, 7, steps=3, guidance=1.0)
-    assert torch.allclose(made[[0, 2]], plain, atol=1e-5)
-    assert not torch.allclose(made[1], made[0], atol=1e-3)
-    alone = visits(MODEL, rows[3:], [1], [6.0], 7, steps=3, guidance=1.0)
-    assert torch.allclose(made[3:], alone, atol=1e-5)
-    other = visits(MODEL, rows[3:], [1], [6.0], 8, steps=3, guidance=1.0)
-    assert not torch.allclose(other, alone, atol=1e-3)
-
-
-def test_where_everybody_has_one_visit_nothing_is_asked_of_a_trajectory() -> None:
-    plain = small_brain()
-    made = visits(plain, PEOPLE, [0, 1], [0.0, 0.0], 7, steps=3, guidance=1.0)
-    assert torch.equal(made, generate(plain, PEOPLE, 7, steps=3, guidance=1.0))

@@ -101,7 +101,7 @@ def test_decoder_noise_stays_below_its_declared_deviation() -> None:
     assert deviations.min() < 0.1 * LATENT_NOISE
 
 
-LONGER = small_brain(longitudinal=True)
+LONGER = small_brain(longitudinal=True, modalities=("T1w", "FLAIR"))
 
 
 def test_pairs_are_two_scans_of_one_kind_with_years_between() -> None:

@@ -1,0 +1,81 @@
+"""Every image of synthetic people: one anatomy at each visit and in each modality, each image a function of its row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from braing3n_core.flow import heun
+from braing3n_core.forecast import drawn_change
+from braing3n_core.generate import BATCH, Guidance, generate, noise_of
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.plan import T1W
+
+_EVENTS = 2**40                                              # added to a cohort's seed for what happens to its people
+_LOOKS = 2**41                                               # and for what else another modality shows of them
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One image that is asked for."""
+
+    conditions: Mapping[str, Condition]                      # of the person at the first visit
+    number: int                                              # of the person among those of the seed
+    years: float = 0.0                                       # since the first visit
+    modality: str = T1W
+
+
+def images(
+    model: Brain,
+    wanted: Sequence[Wanted],
+    seed: int,
+    *,
+    steps: int,
+    guidance: Guidance,
+    batch: int = BATCH,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """(n, 1, D, H, W): the images, in the order of the rows.
+
+    A person, what happens to that person and what other modalities show depend on (seed, number) alone: all images of a
+    person are of one anatomy and one course of events, and a T1w of the first visit is what `generate` makes.
+    Raises UsageError for years or a modality that the model does not know.
+    """
+    conditions, people = [one.conditions for one in wanted], [one.number for one in wanted]
+    noise, events, looks = (
+        torch.cat([noise_of(model, start, 1, person) for person in people]) for start in (seed, seed + _EVENTS, seed + _LOOKS)
+    )
+    codes, gaps = model.codes(conditions), torch.tensor([one.years for one in wanted], dtype=torch.float32)
+    modalities = [one.modality for one in wanted]
+
+    def aged(latents: Tensor, part: slice) -> Tensor:
+        late = gaps[part] > 0
+        if bool(late.any()):
+            first, drawn = latents[late], events[part][late]
+            change = drawn_change(model, first, codes[part][late], gaps[part][late], drawn, steps=steps)
+            latents = latents.index_put((late,), first + change)
+        return latents
+
+    @torch.no_grad()
+    def decode(latents: Tensor, part: slice) -> Tensor:
+        latents = aged(latents, part)
+        volumes = model.decode(latents)
+        for name in sorted(set(modalities[part]) - {T1W}):
+            rows = torch.tensor([each == name for each in modalities[part]])
+            shown = translated(model, name, latents[rows], codes[part][rows], looks[part][rows], steps=steps)
+            volumes = volumes.index_put((rows,), shown)
+        return volumes
+
+    return generate(
+        model, conditions, seed, steps=steps, guidance=guidance, batch=batch, noise=noise, decode=decode, progress=progress
+    )
+
+
+@torch.no_grad()
+def translated(model: Brain, name: str, latents: Tensor, codes: Tensor, noise: Tensor, *, steps: int) -> Tensor:
+    """(B, 1, D, H, W): the brains behind T1w `latents` (B, N, C), with `codes` (B, M), as modality `name` may show them."""
+    translation = model.modality(name).translation
+    return model.decode(heun(lambda z, t: translation(z, t, latents, codes), noise, steps), name)
