@@ -35,7 +35,7 @@ def candidates(
 ) -> list[Candidate]:
     """Everyone who is asked for, in the order of `cohort.draw`, then the spares, cell by cell."""
     asked = [number for number, cell in enumerate(release.cells) for _ in range(cell.count)]
-    counts = [rules.spares(cell.count, voted, cell.visits) for cell in release.cells]
+    counts = [rules.spares(cell.count, voted, cell.visits * len(cell.modalities)) for cell in release.cells]
     spare = [cell.model_copy(update={"count": n}) for cell, n in zip(release.cells, counts, strict=True) if n]
     cells = asked + [number for number, n in enumerate(counts) for _ in range(n)]
     spares = release.model_copy(update={"cells": tuple(spare), "seed": release.seed + 1})
@@ -51,7 +51,7 @@ def candidates(
 def volumes_of(
     plan: TrainingPlan, model: Brain, pool: Sequence[Candidate], progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
-    """(c, 1, D, H, W): the candidates' images, each a function of the plan, the model, and the person's number and years."""
+    """(c, 1, D, H, W): the candidates' images, each a function of plan, model, and the person's number, years and modality."""
     release = plan.release
     wanted = [Wanted(one.person.conditions, one.number, one.person.years, one.person.modality) for one in pool]
     batch = batch_for(plan.model)
