@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from braing3n_core.data.template import template
+from braing3n_core.data.contrast import CONTRASTS
+from braing3n_core.data.template import Template, template
 from braing3n_core.models.presets import Preset
+from braing3n_core.plan import T1W
 
+ALLOWANCE = {"FLAIR": 0.04}                                  # of two people are less alike than T1w, and so are copies
 FloatArray = NDArray[np.float32]
 Block = tuple[slice, slice, slice]
 _FINE_MM, _COARSE_MM = 3.0, 8.0                              # Gaussians; between them lies what is one person's and no noise
@@ -30,13 +33,14 @@ _NOTHING = 1e-6                                              # of signal, where 
 _SHIFTS = tuple(itertools.product((-1, 0, 1), repeat=3))
 
 
-def likeness(scans: Tensor, candidates: Tensor, preset: Preset) -> FloatArray:
+def likeness(scans: Tensor, candidates: Tensor, preset: Preset, modality: str = T1W) -> FloatArray:
     """(p, c) similarity of each scan (p, 1, D, H, W) to each candidate (c, 1, D, H, W), -1 to 1; 1 is the same image.
 
-    Mean over blocks of the correlation at each block's best shift. Not symmetric to the last digit: the candidate is moved.
+    All of one modality. Mean over blocks of the correlation at each block's best shift. Not symmetric to the last digit: the
+    candidate is moved.
     """
     mask = template(preset).mask.numpy()
-    public = _detail(template(preset).t1.numpy(), preset)
+    public = _detail(_shown(template(preset), modality), preset)
     public = np.stack([np.ones_like(public), public, *np.gradient(public)])                       # (k, D, H, W)
     fixed, loose = (np.stack([_detail(volume, preset) for volume in _arrays(many)]) for many in (scans, candidates))
     steps = [max(1, round(_SHIFT_MM / mm)) for mm in preset.spacing_mm]
@@ -48,6 +52,14 @@ def likeness(scans: Tensor, candidates: Tensor, preset: Preset) -> FloatArray:
         theirs = [_own(_cut(loose, _moved(block, steps, shift), inside), shared) for shift in _SHIFTS]
         total += np.max([ours @ moved.T for moved in theirs], axis=0)                             # (s, p, c) -> (p, c)
     return np.asarray(total / len(blocks), np.float32)
+
+
+def _shown(public: Template, modality: str) -> FloatArray:
+    """(D, H, W): the template as a scanner of this modality sees it."""
+    if modality == T1W:
+        return np.asarray(public.t1.numpy(), np.float32)
+    level = CONTRASTS[modality]
+    return np.asarray((level.grey * public.gm + public.wm + level.fluid * public.csf).numpy(), np.float32)
 
 
 def _arrays(volumes: Tensor) -> FloatArray:

@@ -17,8 +17,9 @@ from braing3n_core.candidate_files import ballot_digest
 from braing3n_core.data.cohort import Patient
 from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
-from braing3n_core.likeness import likeness
+from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.models.presets import Preset
+from braing3n_core.plan import T1W
 from privacy.egress import VOTE_STAGE, Cleared, Egress, Vote, purpose_of
 from privacy.events import RandomisedResponse
 from privacy.ledger import Ledger, Reservation
@@ -39,11 +40,17 @@ class Ballot:
     round: int
     candidates: Tensor                                       # (c, 1, D, H, W) on the plan's grid
     threshold: float                                         # of braing3n_core.likeness; from public pairs alone
+    modalities: tuple[str, ...] = ()                         # of each candidate; none: all are T1w
 
     @property
     def digest(self) -> str:
         """What the vote names."""
-        return ballot_digest(self.candidates, self.threshold)
+        return ballot_digest(self.candidates, self.threshold, self.modalities)
+
+    def places(self, modality: str) -> list[int]:
+        """Of the candidates of a modality."""
+        each = self.modalities or (T1W,) * len(self.candidates)
+        return [place for place, name in enumerate(each) if name == modality]
 
 
 def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
@@ -58,6 +65,8 @@ def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
         raise PlanRefused("the plan this site runs has no such vote; agree on vote_epsilon and vote_rounds first")
     if not (tuple(ballot.candidates.shape[1:]) == (1, *site.plan.model.shape) and len(ballot.candidates) > 0):
         raise PlanRefused("the candidates are not volumes of the plan's grid; the sender has another plan")
+    if sum(len(ballot.places(name)) for name in site.plan.modalities) != len(ballot.candidates):
+        raise PlanRefused("the candidates are not of the plan's modalities, one each; the sender has another plan")
     # 2. Pay, or find what was paid before.
     event, purpose = RandomisedResponse(VOTE_STAGE, epsilon), purpose_of(ballot.plan, VOTE_STAGE, ballot.round)
     reservation, made = ledger.paid_once(event, purpose, site.limit)
@@ -77,14 +86,26 @@ def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
 
 
 def votes_of(patients: Sequence[Patient], ballot: Ballot, preset: Preset) -> Iterator[int | None]:
-    """For each patient the one candidate most like any of the patient's scans, if it is too much like it; else None."""
-    scans = torch.stack([scan.volume for patient in patients for scan in patient.scans])
-    alike = np.concatenate([likeness(part, ballot.candidates, preset) for part in scans.split(_AT_ONCE)])  # (scans, c)
-    ends = np.cumsum([len(patient.scans) for patient in patients])
-    for rows in np.split(alike, ends[:-1]):
-        best = rows.max(0)
-        nearest = int(best.argmax())
-        yield nearest if best[nearest] > ballot.threshold else None
+    """For each patient the one candidate most like any of the patient's scans, if it is too much like it; else None.
+
+    A candidate is held against scans of its own modality; the threshold is T1w's, and others have a public allowance.
+    """
+    best = np.full((len(patients), len(ballot.candidates)), -1, np.float32)
+    for modality in sorted({T1W, *ballot.modalities}):
+        columns, owned = ballot.places(modality), _owned(patients, modality)
+        for first in range(0, len(owned) if columns else 0, _AT_ONCE):
+            owners, scans = zip(*owned[first : first + _AT_ONCE], strict=True)
+            alike = likeness(torch.stack(scans), ballot.candidates[columns], preset, modality)                # (scans, c)
+            np.maximum.at(best, np.ix_(owners, columns), alike + np.float32(ALLOWANCE.get(modality, 0.0)))
+    for row in best:
+        nearest = int(row.argmax())
+        yield nearest if row[nearest] > ballot.threshold else None
+
+
+def _owned(patients: Sequence[Patient], modality: str) -> list[tuple[int, Tensor]]:
+    """Scans (1, D, H, W) of a modality with the place of the patient they are of."""
+    several = [(place, one.scans if modality == T1W else one.others) for place, one in enumerate(patients)]
+    return [(place, scan.volume) for place, scans in several for scan in scans if modality in (T1W, scan.modality)]
 
 
 def _message(site: Site, ballot: Ballot, reservation: Reservation, bits: str) -> Vote:

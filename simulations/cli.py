@@ -178,6 +178,26 @@ def modality(
 
 
 @app.command()
+def modalities(
+    out: Annotated[Path | None, typer.Option(help="Folder for modalities.json and a picture of one person.")] = None,
+    people: Annotated[int, typer.Option(min=8, help="Phantoms whose FLAIR is known, and generated people.")] = 48,
+    weights: Annotated[Path | None, typer.Option(help="A prior and its FLAIR; none: those that ship.")] = None,
+) -> None:
+    """Hold FLAIR images that are made from T1w against those of unseen phantoms, and lesions against what was asked for."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import modalities as shown
+
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", modalities=("T1w", shown.FLAIR))
+    found = shown.told_for(model, people, console.note)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        shown.write(found, out / "modalities.json")
+        write_atomically(out / "modalities.png", shown.picture(found))
+    console.show("\n".join(shown.told(found)))
+
+
+@app.command()
 def trajectory(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/trajectory_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights and their record; a stopped run in it goes on.")],

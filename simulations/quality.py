@@ -22,7 +22,7 @@ from braing3n_core.forecast import forecast
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measures
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 from braing3n_core.training import years_between
 from server.release.inputs import Quality
 
@@ -46,6 +46,7 @@ class Reference:
     features: np.ndarray                                     # (n, f) mean tokens of the public encoder
     organs: Mapping[str, np.ndarray]                         # (n,) ml of every tissue and of the ventricles
     followed: Followed | None                                # of a plan with a trajectory
+    others: Mapping[str, Tensor]                             # other modality -> (k, 1, D, H, W), of those who have it
 
     @property
     def ageing(self) -> float:
@@ -84,6 +85,7 @@ class Scores:
     outside: float
     similarity: float
     forecast: float | None
+    shown: float | None                                      # reconstruction of the other modality
 
 
 def panel(
@@ -118,8 +120,13 @@ def reference_of(plan: TrainingPlan, public: Brain, held_out: Sequence[Patient])
     volumes = torch.stack([scan.volume for scan in scans])
     return Reference(
         volumes, tuple(scan.conditions for scan in scans), _features(public, volumes), measures(volumes, plan.model),
-        _followed(plan, held_out[::every]) if public.trajectory is not None else None,
+        _followed(plan, held_out[::every]) if public.trajectory is not None else None, _others(plan, held_out[::every]),
     )  # fmt: skip
+
+
+def _others(plan: TrainingPlan, patients: Sequence[Patient]) -> dict[str, Tensor]:
+    seen = {name: [s.volume for one in patients for s in one.others if s.modality == name] for name in plan.modalities}
+    return {name: torch.stack(volumes) for name, volumes in seen.items() if volumes}
 
 
 def _followed(plan: TrainingPlan, patients: Sequence[Patient]) -> Followed | None:
@@ -157,6 +164,7 @@ def scores_of(
         outside=max(metrics.signal_outside(volume, model.decoder.brain > 0) for volume in made),
         similarity=metrics.mean_pairwise_ms_ssim(made, _PAIRS, seed=1),
         forecast=reference.followed.error(model) if reference.followed else None,
+        shown=_shown(model, reference.others, brain),
     )
 
 
@@ -220,6 +228,12 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
             float(np.abs(followed.after - followed.before).mean()), "forecast",
             f"{len(followed.years)} patients, {float(followed.years.mean()):.0f} years on average",
         )
+    if others := reference.others:
+        means = [metrics.psnr(one, public.modality(name).decoder.mean, brain) for name, many in others.items() for one in many]
+        yield row(
+            f"reconstruction of held-out patients' {' and '.join(others)}", "dB PSNR", "higher", "public mean volume",
+            float(np.mean(means)), "shown", f"encode and decode, {len(means)} scans",
+        )
 
 
 def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +245,16 @@ def _control(plan: TrainingPlan, model: Brain) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
-def _psnrs(model: Brain, volumes: Tensor, brain: Tensor) -> Iterator[float]:
+def _psnrs(model: Brain, volumes: Tensor, brain: Tensor, modality: str = T1W) -> Iterator[float]:
     for part in volumes.split(8):
-        rebuilt = model.decode(model.encode(part))
+        rebuilt = model.decode(model.encode(part, modality), modality)
         yield from (metrics.psnr(a, b, brain) for a, b in zip(part, rebuilt, strict=True))
+
+
+def _shown(model: Brain, others: Mapping[str, Tensor], brain: Tensor) -> float | None:
+    """Mean over all scans of other modalities; None where there are none."""
+    found = [one for name, volumes in others.items() for one in _psnrs(model, volumes, brain, name)]
+    return float(np.mean(found)) if found else None
 
 
 def _features(public: Brain, volumes: Tensor) -> np.ndarray:

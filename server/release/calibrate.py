@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
 from torch import Tensor
 
+from braing3n_core.data.contrast import WHITE
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.likeness import likeness
 from braing3n_core.models.presets import PRESETS, Preset
-from braing3n_core.plan import Hospital
+from braing3n_core.plan import T1W, Hospital
 
 FILE = Path(__file__).parent / "likeness_reference.json"
 KINDS = ("identical", "shifted", "noisy", "deformed")
 SHIFT_VOXELS = 1                                             # along every axis, either way
-NOISE = 0.05                                                 # standard deviation; white matter is 0.85
+NOISE = 0.05                                                 # standard deviation where white matter is 0.85, as in T1w
 BEND_MM = 4.0                                                # the farthest a voxel moves
 _AT_ONCE = 8
 _BEND_NODES = 6                                              # of the smooth field along each axis
@@ -73,7 +74,7 @@ def measured(threshold: float, people: int, others: int, seed: int) -> Reference
     )
 
 
-def planted(volumes: Tensor, kind: str, preset: Preset, generator: torch.Generator) -> Tensor:
+def planted(volumes: Tensor, kind: str, preset: Preset, generator: torch.Generator, modality: str = T1W) -> Tensor:
     """Copies (n, 1, D, H, W) of `volumes`, one each, as somebody might hide them; voxels without signal stay without."""
     match kind:
         case "identical":
@@ -83,7 +84,8 @@ def planted(volumes: Tensor, kind: str, preset: Preset, generator: torch.Generat
             moved = zip(volumes, (SHIFT_VOXELS * moves).tolist(), strict=True)
             return torch.stack([torch.roll(volume, move, (1, 2, 3)) for volume, move in moved])
         case "noisy":
-            return (volumes + NOISE * torch.randn(volumes.shape, generator=generator) * (volumes > 0)).clamp(min=0)
+            noise = NOISE * WHITE[modality] / WHITE[T1W]
+            return (volumes + noise * torch.randn(volumes.shape, generator=generator) * (volumes > 0)).clamp(min=0)
         case "deformed":
             return torch.stack([_bent(volume, preset, generator) for volume in volumes])
         case _:

@@ -21,6 +21,7 @@ from braing3n_core.plan import Categorical, Continuous
 
 _FLOAT = 4                                                   # bytes
 _TRAINING = 4                                                # copies of a weight: itself, gradient, two moments of AdamW
+_SOMETIMES = ("trajectory", "FLAIR")                         # networks that a plan has if it asks for visits, or for FLAIR
 _KEPT = {"encoder": 19, "generator": 20, "trajectory": 20}   # floats per token and channel that a block keeps
 _KEPT_BY_VOXEL, _KEPT_BY_CUBE = 40, 31                       # by the decoder, per voxel, and per cube and channel
 _TISSUES, _TONES = 3, 2                                      # weights of the decoder's style
@@ -34,7 +35,7 @@ class Estimate:
     preset: str
     tokens: int
     parameters: dict[str, int]                               # network -> weights
-    model_bytes: int                                         # float32, without the trajectory, which only some plans have
+    model_bytes: int                                         # float32, without what only some plans have
     training_bytes: dict[str, int]                           # stage -> weights, gradients and optimizer of what it trains
     activation_bytes: dict[str, int]                         # stage -> kept for the backward pass
     checkpointed_bytes: dict[str, int]                       # the same with activation checkpointing
@@ -51,21 +52,23 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
         "decoder": weights["projection"] + weights["decoder"],
         "generator": weights["generator"],
         "trajectory": weights["trajectory"],
+        "contrast": weights["projection"] + weights["decoder"],            # of another modality; as large as T1w's
     }
     stacks = _stacks(preset, n)
     in_decoder = _KEPT_BY_VOXEL * prod(preset.shape) + _KEPT_BY_CUBE * preset.tokens * preset.decoder_channels
-    volumetric = {"decoder": _FLOAT * in_decoder}            # it has no blocks, so checkpointing saves nothing there
+    volumetric = dict.fromkeys(("decoder", "contrast"), _FLOAT * in_decoder)      # no blocks: checkpointing saves nothing
     forward = {
         "encoder": _masked_flops(preset, n),
         "decoder": _decoder_flops(preset, n),
         "generator": _field_flops(preset, variables, n, preset.latent_width, preset.generator_depth),
         "trajectory": _field_flops(preset, (GAP, *variables), n, 2 * preset.latent_width, preset.trajectory_depth),
+        "contrast": _decoder_flops(preset, n),
     }
     return Estimate(
         preset=name,
         tokens=n,
         parameters=weights,
-        model_bytes=_FLOAT * (sum(weights.values()) - weights["trajectory"]),
+        model_bytes=_FLOAT * sum(count for network, count in weights.items() if network not in _SOMETIMES),
         training_bytes={stage: _FLOAT * _TRAINING * count for stage, count in trained.items()},
         activation_bytes=volumetric | {s: _FLOAT * sum(_kept(s, *each) for each in rows) for s, rows in stacks.items()},
         checkpointed_bytes=volumetric | {s: _FLOAT * sum(_recomputed(s, *each) for each in rows) for s, rows in stacks.items()},
@@ -75,7 +78,7 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
 
 
 def parameters(preset: Preset, variables: Variables, n: int) -> dict[str, int]:
-    """Network -> number of weights, exactly those of a longitudinal braing3n_core.models.brain.Brain."""
+    """Network -> number of weights, exactly those of a longitudinal braing3n_core.models.brain.Brain with FLAIR."""
     v, c, e = preset.patch_voxels, preset.encoder_width, preset.mae_decoder_width
     latent, w, cubes = preset.latent_width, preset.decoder_channels, preset.tokens
     population = DIRECTIONS * _features(variables)
@@ -90,6 +93,7 @@ def parameters(preset: Preset, variables: Variables, n: int) -> dict[str, int]:
         "decoder": sum(decoder),
         "generator": _field(preset, variables, n, latent, preset.generator_depth) + population,
         "trajectory": _field(preset, (GAP, *variables), n, 2 * latent, preset.trajectory_depth) + population,
+        "FLAIR": _linear(c, latent) + sum(decoder) + _field(preset, variables, n, 2 * latent, preset.trajectory_depth),
     }
 
 
@@ -105,7 +109,7 @@ def _field(preset: Preset, variables: Variables, n: int, inputs: int, depth: int
 def told(found: Estimate, batch: int) -> list[str]:
     """The estimate for a person, with activations of a batch."""
     without = _short(found.model_bytes // _FLOAT)
-    lines = [f"preset {found.preset}: {found.tokens} tokens, {without} parameters and a trajectory's"]
+    lines = [f"preset {found.preset}: {found.tokens} tokens, {without} parameters, {' and '.join(_SOMETIMES)} aside"]
     lines += [f"  {network:<16}{_short(count):>10} parameters" for network, count in found.parameters.items()]
     lines.append(f"  model in float32 {_bytes(found.model_bytes)}; one sampled volume {_short(found.volume_flops)}FLOP")
     heads = f"{'FLOP a step':>14}{'weights, AdamW':>16}{'activations':>14}{'checkpointed':>14}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braing3n_core.data.cohort import Patient, Scan
+from braing3n_core.data.patient import Wishes, people
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import Hospital, TrainingPlan
@@ -44,6 +45,28 @@ def test_a_copy_is_found_however_it_was_hidden(patients: Tensor, strangers: Tens
     found = votes(patients, torch.cat([copies, strangers]))
     caught = [vote == place for place, vote in enumerate(found)]
     assert sum(caught) >= 0.95 * PATIENTS
+
+
+@pytest.fixture(scope="module")
+def flair() -> tuple[Tensor, Tensor]:
+    """Of as many patients, and of strangers in another hospital."""
+    wishes, places = Wishes(modalities=("FLAIR",)), ((PATIENTS, 41, 0.0), (10, 42, 0.05))
+    seen = [people(PRESET, count, seed, Hospital(name="x", contrast=c), wishes) for count, seed, c in places]
+    ours, theirs = (torch.stack([one.visits[0].images["FLAIR"][None] for one in group]) for group in seen)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "stranger"])
+def test_a_copy_of_a_flair_is_found_and_a_stranger_is_not(flair: tuple[Tensor, Tensor], kind: str) -> None:
+    ours, strangers = flair
+    hidden = [planted(ours, kind, PRESET, torch.Generator().manual_seed(7), "FLAIR")] if kind != "stranger" else []
+    candidates = torch.cat([*hidden, strangers])
+    patients = [Patient(f"sub-{i}", (), False, (Scan(volume, {}, "FLAIR"),)) for i, volume in enumerate(ours)]
+    found = list(votes_of(patients, Ballot("p", 1, candidates, THRESHOLD, ("FLAIR",) * len(candidates)), PRESET))
+    if hidden:
+        assert sum(vote == place for place, vote in enumerate(found)) >= 0.95 * PATIENTS
+    else:
+        assert found == [None] * PATIENTS
 
 
 def test_strangers_are_left_alone(patients: Tensor, strangers: Tensor) -> None:

@@ -164,3 +164,32 @@ def test_a_mean_is_learned_by_a_population_alone() -> None:
     for wrong in ({"trainable": "all"}, {"name": "decoder", "trainable": "group:style"}):
         with pytest.raises(PlanRefused, match="whole flow"):
             plan(stages=[stage | wrong])
+
+
+def asking(**cell: Any) -> dict[str, Any]:
+    return {**TABLES, "release": {"seed": 1, "cells": [{"count": 1, "conditions": {}, **cell}]}}
+
+
+def test_modalities_are_those_that_any_cell_asks_for_and_a_plan_without_says_nothing_of_them() -> None:
+    plain, asked = (TrainingPlan.from_json(json.dumps(tables)) for tables in (asking(), asking(modalities=["T1w", "FLAIR"])))
+    assert (plain.modalities, asked.modalities) == (("T1w",), ("T1w", "FLAIR"))
+    assert "modalities" not in plain.canonical()
+    assert plain.digest == TrainingPlan.from_json(json.dumps(asking(modalities=["T1w"]))).digest != asked.digest
+    assert TrainingPlan.from_json(asked.canonical()) == asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (asking(modalities=["FLAIR"]), "begin with T1w, from which the others are made"),
+        (asking(modalities=["T1w", "T1w"]), "name each once"),
+        (asking(modalities=["T1w", "T2w"]), "'T1w' or 'FLAIR'"),
+        (asking(modalities=[]), "at least 1"),
+        (asking(modalities=["T1w", "FLAIR"]) | {"start": "scratch"}, "needs the weights beside the prior"),
+        ({**TABLES, "stages": [TABLES["stages"][0] | {"name": "contrast"}]}, "no cell has one"),
+    ],
+)
+def test_modalities_that_cannot_be_made_are_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PlanRefused) as refused:
+        TrainingPlan.from_json(json.dumps(changes))
+    assert said in str(refused.value)

@@ -73,6 +73,34 @@ def test_a_trajectory_takes_new_variables_without_effect_too() -> None:
     assert torch.equal(model.years(z, t, first, model.codes(given), years), expected)
 
 
+def test_the_shipped_flair_is_small_and_made_by_the_shipped_recipe_for_the_shipped_prior() -> None:
+    from server.modality import ModalityRecipe
+
+    record, about = (json.loads((WEIGHTS / f"tiny{kind}.json").read_text()) for kind in ("", ".FLAIR"))
+    assert (WEIGHTS / "tiny.FLAIR.safetensors").stat().st_size <= 8 * 2**20
+    assert ModalityRecipe.load(RECIPES / "flair_tiny.toml").model_dump(mode="json") == about["recipe"]
+    assert about["prior"] == record["sha256"]
+
+
+def test_another_modality_beside_the_prior_changes_nothing_of_it() -> None:
+    plain, more = (prior.read_prior(WEIGHTS / "tiny.safetensors", modalities=names) for names in (("T1w",), ("T1w", "FLAIR")))
+    tensors = more.state_dict()
+    assert set(tensors) - set(plain.state_dict()) == {name for name in tensors if name.startswith("others.FLAIR.")}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.state_dict().items())
+
+
+def test_a_modality_takes_new_variables_without_effect_too() -> None:
+    before, model = (
+        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, modalities=("T1w", "FLAIR"))
+        for variables in (DEFAULT_VARIABLES, (*DEFAULT_VARIABLES, HEIGHT, HAND))
+    )
+    z, first = (torch.randn(2, model.tokens, PRESETS["tiny"].latent_width) for _ in range(2))
+    t, known = torch.full((2,), 0.5), [{"age": 40.0, "sex": "F"}, {}]
+    codes = model.codes([{**row, "height": 180.0, "hand": "left"} for row in known])
+    expected = before.modality("FLAIR").translation(z, t, first, before.codes(known))
+    assert torch.equal(model.modality("FLAIR").translation(z, t, first, codes), expected)
+
+
 def test_new_phantoms_are_rebuilt_far_better_than_by_the_mean_volume() -> None:
     model = prior.read_prior(WEIGHTS / "tiny.safetensors")
     brain = model.decoder.brain > 0

@@ -24,6 +24,7 @@ from braing3n_core.training import (
     pairs_of,
     prepare,
     row_loss,
+    shown_of,
 )
 from privacy.dp_sgd import clipped_sum
 from tests.small import SMALL, small_brain, stage
@@ -136,3 +137,28 @@ def test_a_trajectory_is_asked_at_pure_noise_a_quarter_of_the_time_and_always_fo
     times = draw_rows("trajectory", pair, LONGER, 4000, torch.Generator().manual_seed(0))[3]
     assert abs(float((times == 1).float().mean()) - PURE_NOISE) < 0.03
     assert bool((draw_rows("trajectory", pair, LONGER, 100, torch.Generator().manual_seed(0), "mean")[3] == 1).all())
+
+
+def test_a_person_without_another_modality_has_no_gradient_and_each_scan_trains_its_own() -> None:
+    chosen = stage("contrast")
+    select_trainable(LONGER, chosen, seed=1)
+    flair = Scan(torch.rand(1, *SMALL.shape), {}, "FLAIR")
+    people = [shown_of(LONGER, []), shown_of(LONGER, [flair]), shown_of(LONGER, [flair, flair])]
+    rows = [make_rows(Prepared(one), chosen, LONGER, torch.Generator().manual_seed(2)) for one in people]
+    found = {engine: clipped_sum(LONGER, rows, row_loss("contrast"), 1.0, engine) for engine in ("fast", "loop")}
+    assert float(found["fast"].norms[0]) == 0
+    assert float(found["fast"].norms[1:].min()) > 0
+    assert torch.allclose(found["fast"].norms, found["loop"].norms, rtol=1e-5)
+    trained = {name.split(".")[2] for name, weight in LONGER.named_parameters() if weight.requires_grad}
+    assert trained == {"projection", "decoder"}, "the translation stays public"
+    LONGER.requires_grad_(False)
+
+
+def test_other_modalities_are_seen_as_the_prior_sees_them() -> None:
+    flair = Scan(torch.rand(1, *SMALL.shape), {}, "FLAIR")
+    tokens, volumes, which, there = shown_of(LONGER, [flair])
+    assert torch.equal(volumes[0], flair.volume)
+    assert (which.tolist(), there.tolist()) == ([0.0], [1.0])
+    latents = LONGER.modality("FLAIR").latents(tokens)
+    assert torch.allclose(latents, LONGER.encode(flair.volume[None], "FLAIR"))
+    assert prepare("contrast", LONGER, (), [flair]).tensors[0].equal(tokens)

@@ -13,6 +13,7 @@ import torch
 
 from braing3n_core.data import preprocess
 from braing3n_core.data.cohort import Cohort, held_out_of, load_cohort
+from braing3n_core.data.hospital import write_hospital
 from braing3n_core.data.phantom import phantoms, write_bids
 from braing3n_core.data.preprocess import Method, Placed
 from braing3n_core.data.template import template
@@ -251,6 +252,24 @@ def test_all_visits_of_a_patient_are_on_one_side(bids: Path, tmp_path: Path) -> 
         shutil.move(scan_of(bids, name), visit / f"sub-ph0001_ses-{place}_T1w.nii.gz")
     cohort = load_cohort(bids, PLAN, tmp_path / "cache")
     assert [len(patient.scans) for patient in cohort.patients] == [4]
+
+
+def test_other_modalities_are_kept_apart_and_nobody_counts_without_a_t1w(tmp_path: Path) -> None:
+    cell = {"count": 2, "modalities": ["T1w", "FLAIR"], "conditions": {}}
+    plan = study(data={"registration": "none"}, release={"seed": 7, "cells": [cell]}, rehearsal={})
+    write_hospital(tmp_path / "bids", plan.sites[0].model_copy(update={"patients": 3}), plan)
+    first, second = (tmp_path / "bids" / f"sub-ph000{n}" / "anat" for n in (1, 2))
+    (first / "sub-ph0001_T1w.nii.gz").unlink()
+    (second / "sub-ph0002_FLAIR.nii.gz").unlink()
+    cohort = load_cohort(tmp_path / "bids", plan, tmp_path / "cache")
+    kinds = {one.participant: ([scan.modality for scan in one.scans], [scan.modality for scan in one.others])
+             for one in cohort.patients}  # fmt: skip
+    assert kinds == {"sub-ph0002": (["T1w"], []), "sub-ph0003": (["T1w"], ["FLAIR"])}
+    assert [(one.file, one.reason) for one in cohort.excluded] == [
+        ("sub-ph0001", "it has FLAIR and no T1w that can be used; add the T1w")
+    ]
+    t1w_alone = load_cohort(tmp_path / "bids", study(data={"registration": "none"}), tmp_path / "cache")
+    assert all(not one.others for one in t1w_alone.patients)
 
 
 def test_who_joins_later_changes_nobodys_side() -> None:

@@ -56,7 +56,7 @@ class Hospitals:
             self.keys[site.name] = SigningKey.generate()
             pay(self.root, self.plan, site.name)
 
-    def vote(self, volumes: Tensor, threshold: float) -> Votes:
+    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
         self.asked += 1
         paid = self.plan.privacy.vote_epsilon
         for site in self.plan.sites:

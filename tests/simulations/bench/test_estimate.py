@@ -11,20 +11,23 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from braing3n_core.data.cohort import Scan
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.plan import DEFAULT_VARIABLES
-from braing3n_core.training import draw_rows, pairs_of, row_loss
+from braing3n_core.training import draw_rows, pairs_of, row_loss, shown_of
 from simulations.bench.estimate import as_json, estimate, told
 from tests.small import SMALL
 
-NAMES = {name: name for name in ("encoder", "projection", "decoder", "generator", "trajectory")} | {"masked decoder": "masked"}
+NAMES = {name: name for name in ("encoder", "projection", "decoder", "generator", "trajectory")} | {
+    "masked decoder": "masked", "FLAIR": "others.FLAIR"
+}  # fmt: skip
 
 
 def untrained(preset: Preset) -> Brain:
-    return Brain(preset, DEFAULT_VARIABLES, longitudinal=True).requires_grad_(False)
+    return Brain(preset, DEFAULT_VARIABLES, longitudinal=True, modalities=("T1w", "FLAIR")).requires_grad_(False)
 
 
 def loss_of(model: Brain, stage: str) -> Callable[[], Tensor]:
@@ -39,6 +42,7 @@ def loss_of(model: Brain, stage: str) -> Callable[[], Tensor]:
             "decoder": (model.encoder(model.cubes(x)), x),
             "generator": (model.encode(x), model.codes([{}])),
             "trajectory": pairs_of(model, model.encode(x).expand(2, -1, -1), [{"age": 60.0}, {"age": 65.0}]),
+            "contrast": shown_of(model, [Scan(x[0], {}, "FLAIR")]),
         }[stage]
     rows = draw_rows(stage, data, model, 1, torch.Generator().manual_seed(0))
     return lambda: row_loss(stage)(model, rows).mean()

@@ -1,0 +1,162 @@
+"""Whether a FLAIR that is made from a T1w is of the same brain: phantoms whose FLAIR is known, and generated pairs.
+
+Voxels of unseen phantoms, beside rivals that know less or more; then what is measured on both images of a person, and whether
+lesions that are asked for are seen where hospitals look for them: bright on the FLAIR.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braing3n_core import figures, metrics, tissues
+from braing3n_core.data.patient import Person, Wishes, people
+from braing3n_core.data.preprocess import on_grid
+from braing3n_core.data.template import template
+from braing3n_core.files import write_atomically
+from braing3n_core.generate import noise_of
+from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.presets import Preset
+from braing3n_core.people import Wanted, images, translated
+from braing3n_core.plan import T1W, Hospital
+from server.trajectory import visits_of
+
+FLAIR = "FLAIR"
+STEPS = 12
+Say = Callable[[str], None]
+_UNSEEN, _SEED = 770_001, 20_260_003                         # of phantoms that no weights were trained on; of generated people
+MOST_ML = 12.0                                               # lesions that are asked for, from none
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to say what a FLAIR looks like: decibels nearer to it than the public mean FLAIR, with 95 % interval."""
+
+    way: str
+    gain: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two lists of numbers about the same images."""
+
+    what: str
+    people: str                                              # phantoms or generated
+    r: float
+    asked: tuple[float, ...]                                 # or true, or of the other image
+    seen: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """The tables, and volumes (n, 1, D, H, W) of the phantoms: T1w, FLAIR as scanned, and as made from the T1w."""
+
+    ways: tuple[Way, ...]
+    agreements: tuple[Agreement, ...]
+    pictures: tuple[Tensor, Tensor, Tensor]
+
+
+def told_for(model: Brain, count: int, say: Say) -> Told:
+    """Hold the model's FLAIR against `count` unseen phantoms, and `count` generated people against what was asked for."""
+    say(f"{count} phantoms with T1w and {FLAIR}")
+    seen = list(people(model.preset, count, _UNSEEN, Hospital(name="public"), Wishes(modalities=(T1W, FLAIR))))
+    t1w, flair = (torch.stack([person.visits[0].images[name][None] for person in seen]) for name in (T1W, FLAIR))
+    say(f"{FLAIR} from their T1w")
+    made = from_t1w(model, t1w, seen)
+    ways = {
+        "own latents": _rebuilt(model, flair),
+        "made from the T1w": made,
+        "made from another's T1w": made.roll(1, 0),
+    }
+    say(f"{count} generated people, lesions asked for")
+    return Told(_ways(model, flair, ways), _agreements(model, seen, (flair, made), count), (t1w, flair, made))
+
+
+@torch.no_grad()
+def from_t1w(model: Brain, t1w: Tensor, seen: Sequence[Person]) -> Tensor:
+    """(n, 1, D, H, W): one FLAIR for each T1w (n, 1, D, H, W), of what is known of these phantoms at their first visit."""
+    codes = model.codes([visits_of(person, model.preset)[0] for person in seen])
+    noise = noise_of(model, _SEED, len(t1w))
+    parts = zip(t1w.split(8), codes.split(8), noise.split(8), strict=True)
+    return torch.cat([translated(model, FLAIR, model.encode(a), b, c, steps=STEPS).clamp(0, 1.3) for a, b, c in parts])
+
+
+@torch.no_grad()
+def _rebuilt(model: Brain, flair: Tensor) -> Tensor:
+    return torch.cat([model.decode(model.encode(part, FLAIR), FLAIR) for part in flair.split(8)])
+
+
+def _ways(model: Brain, flair: Tensor, ways: dict[str, Tensor]) -> tuple[Way, ...]:
+    inside = model.decoder.brain > 0
+    nothing = _squares(model.modality(FLAIR).decoder.mean.expand_as(flair), flair, inside)
+    rows = []
+    for name, volumes in ways.items():
+        gains = 10 * np.log10(nothing / _squares(volumes, flair, inside))
+        low, high = metrics.bootstrap_interval(gains, seed=0)
+        rows.append(Way(name, float(gains.mean()), low, high))
+    return tuple(rows)
+
+
+def _squares(one: Tensor, other: Tensor, inside: Tensor) -> np.ndarray:
+    """(n,) mean squared difference inside the brain."""
+    return np.asarray((one - other).square()[:, 0, inside].mean(1).double().numpy())
+
+
+def _agreements(model: Brain, seen: Sequence[Person], shown: tuple[Tensor, Tensor], count: int) -> tuple[Agreement, ...]:
+    """Lesions and ventricles: of phantoms in truth and on the FLAIR, of generated people as asked for and on the FLAIR."""
+    truth = [person.visits[0].truth for person in seen]
+    asked = np.linspace(0.0, MOST_ML, count)
+    rows: list[dict[str, Condition]] = [{"modality": T1W, "age": 65.0, "lesions": float(value)} for value in asked]
+    wanted = [Wanted(row, number, 0.0, name) for name in (T1W, FLAIR) for number, row in enumerate(rows)]
+    t1w, flair = images(model, wanted, _SEED, steps=STEPS, guidance=1.0).chunk(2)
+    scanned, translated_ = (measured(volumes, FLAIR, model.preset) for volumes in shown)
+    generated, beside = measured(flair, FLAIR, model.preset), measured(t1w, T1W, model.preset)
+    lesions = [one["lesions"] for one in truth]
+    return (
+        _agreement("lesions, true and on the FLAIR", "phantoms, scanned", lesions, scanned["lesions"]),
+        _agreement("lesions, true and on the FLAIR", "phantoms, made from T1w", lesions, translated_["lesions"]),
+        _agreement("lesions, asked and on the FLAIR", "generated", asked, generated["lesions"]),
+        _agreement("ventricles, true and on the FLAIR", "phantoms, made from T1w", [one["ventricles"] for one in truth],
+                   translated_["ventricles"]),
+        _agreement("ventricles, on T1w and FLAIR", "generated", beside["ventricles"], generated["ventricles"]),
+    )  # fmt: skip
+
+
+def measured(volumes: Tensor, modality: str, preset: Preset) -> dict[str, list[float]]:
+    """Ventricles and lesions of (n, 1, D, H, W) volumes in ml of template space, as a hospital's `prepare` measures them."""
+    affine = template(preset).affine
+    rows = [tissues.volumes(on_grid(volume[0].numpy(), affine, tissues.GRID), modality, 1.0) for volume in volumes]
+    return {"ventricles": [row.ventricles_ml for row in rows], "lesions": [row.lesion_ml or 0.0 for row in rows]}
+
+
+def _agreement(what: str, who: str, asked: Sequence[float] | np.ndarray, seen: Sequence[float]) -> Agreement:
+    return Agreement(what, who, metrics.correlation(asked, seen), tuple(map(float, asked)), tuple(seen))
+
+
+def told(found: Told) -> list[str]:
+    """The tables for a person."""
+    lines = [f"{FLAIR} of unseen phantoms, decibels nearer to it than the public mean, 95 % interval"]
+    lines += [f"  {row.way:<28}{row.gain:>6.2f}  ({row.low:.2f} to {row.high:.2f})" for row in found.ways]
+    lines += [f"{'':<36}{'':<26}{'r':>6}"]
+    return lines + [f"  {row.what:<34}{row.people:<26}{row.r:>6.3f}" for row in found.agreements]
+
+
+def write(found: Told, out: Path) -> None:
+    """The same for a program."""
+    tables = {"ways": [asdict(row) for row in found.ways], "agreements": [asdict(row) for row in found.agreements]}
+    write_atomically(out, (json.dumps(tables, indent=1) + "\n").encode())
+
+
+def picture(found: Told, person: int = 0) -> bytes:
+    """PNG: one phantom's T1w, its FLAIR and the FLAIR made from the T1w, and the difference of the last two."""
+    t1w, flair, made = (volumes[person, 0] for volumes in found.pictures)
+    scans = [("T1w", t1w), ("FLAIR, scanned", flair), ("FLAIR, made from T1w", made)]
+    return figures.planes(scans, [("difference", made - flair)])

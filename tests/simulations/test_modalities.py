@@ -1,0 +1,55 @@
+"""The table of made FLAIR knows who was right: their own latents, the right T1w, and another's, in this order."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from braing3n_core.models.brain import Brain
+from braing3n_core.prior import SHIPPED, read_prior
+from simulations import modalities
+
+
+@pytest.fixture(scope="module")
+def model() -> Brain:
+    return read_prior(SHIPPED / "tiny.safetensors", modalities=("T1w", "FLAIR"))
+
+
+@pytest.fixture(scope="module")
+def found(model: Brain) -> modalities.Told:
+    return modalities.told_for(model, 8, lambda _: None)
+
+
+@pytest.mark.slow
+def test_a_flair_is_made_from_the_t1w_of_the_same_person(found: modalities.Told, tmp_path: Path) -> None:
+    own, made, others = found.ways
+    assert own.gain > 6
+    assert made.gain > 2
+    assert made.low > others.high, "another's T1w is another's anatomy"
+    modalities.write(found, tmp_path / "modalities.json")
+    written = json.loads((tmp_path / "modalities.json").read_text())
+    assert [row["way"] for row in written["ways"]] == [row.way for row in found.ways]
+    with Image.open(io.BytesIO(modalities.picture(found))) as image:
+        assert image.width > 800
+
+
+@pytest.mark.slow
+def test_both_images_of_a_generated_person_have_one_size_of_ventricles(found: modalities.Told) -> None:
+    (between,) = [row for row in found.agreements if row.what == "ventricles, on T1w and FLAIR"]
+    assert between.r > 0.8
+    assert len(between.asked) == len(between.seen) == 8
+
+
+@pytest.mark.slow
+def test_scans_as_they_were_made_agree_with_themselves(model: Brain) -> None:
+    """What is measured on a FLAIR grows with the lesions that are in it."""
+    dark = model.modality("FLAIR").decoder.mean[None, None]
+    spot = torch.zeros_like(dark)
+    spot[..., 17:20, 26:29, 26:28] = 0.55
+    few, many = (modalities.measured(dark + more * spot, "FLAIR", model.preset)["lesions"][0] for more in (0.0, 1.0))
+    assert many > few
