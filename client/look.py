@@ -23,7 +23,7 @@ from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import DataRefused, IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
-from braing3n_core.likeness import likeness
+from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.manifest import content, digests_of, root
 from braing3n_core.page import script_hash
 from braing3n_core.plan import T1W, TrainingPlan
@@ -96,7 +96,7 @@ class Pair:
 
     image: str
     patient: str
-    alike: float
+    alike: float                                             # on T1w's scale, which the threshold is of
     scan: Tensor                                             # (1, D, H, W); so the next
     made: Tensor
 
@@ -110,7 +110,7 @@ def nearest(release: Release, cohort: Cohort) -> list[Pair]:
     for modality in release.plan.modalities:
         images, scans = release.of(modality), _scans(cohort, modality)
         if images and scans:
-            pairs += _pairs(release, images, scans)
+            pairs += _pairs(release, images, scans, modality)
     if not pairs:
         raise DataRefused("this site has no scan to hold the images against; name its BIDS folder")
     return sorted(pairs, key=lambda pair: -pair.alike)
@@ -123,12 +123,13 @@ def _scans(cohort: Cohort, modality: str) -> list[tuple[str, Tensor]]:
     return [(one.participant, scan.volume) for one in cohort.patients for scan in one.others if scan.modality == modality]
 
 
-def _pairs(release: Release, images: Sequence[int], scans: Sequence[tuple[str, Tensor]]) -> list[Pair]:
+def _pairs(release: Release, images: Sequence[int], scans: Sequence[tuple[str, Tensor]], modality: str) -> list[Pair]:
     made, whole = release.volumes[list(images)], torch.stack([volume for _, volume in scans])
-    alike = np.concatenate([likeness(part, made, release.plan.model) for part in whole.split(_AT_ONCE)])
+    parts = [likeness(part, made, release.plan.model, modality) for part in whole.split(_AT_ONCE)]
+    alike = np.concatenate(parts) + np.float32(ALLOWANCE.get(modality, 0.0))                               # as in the vote
     best = alike.argmax(0).tolist()                          # (images,)
     return [
-        Pair(release.names[image], scans[place][0], float(alike[place, i]), scans[place][1], made[i])
+        Pair(release.names[image], scans[place][0], min(float(alike[place, i]), 1.0), scans[place][1], made[i])
         for i, (image, place) in enumerate(zip(images, best, strict=True))
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from braing3n_core.errors import DataRefused, GateBlocked
-from braing3n_core.likeness import likeness
+from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.metrics import correlation, mean_pairwise_ms_ssim
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import TrainingPlan
@@ -135,7 +135,7 @@ def diversity(rules: Diversity, volumes: Mapping[str, Tensor], preset: Preset) -
     `volumes` are (n, 1, D, H, W) by modality: images are held against those of their own, and every modality must pass.
     """
     allowed = f"most similar pair {rules.most_similar:g}, mean MS-SSIM {rules.most_mean_similarity:g}"
-    found = {name: _alike(images, preset) for name, images in volumes.items() if len(images) >= 2}
+    found = {name: _alike(images, preset, name) for name, images in volumes.items() if len(images) >= 2}
     if not found:
         return Gate("diversity", True, "one image has nobody to be like", allowed, applies=False)
     words = [
@@ -149,11 +149,11 @@ def diversity(rules: Diversity, volumes: Mapping[str, Tensor], preset: Preset) -
     )  # fmt: skip
 
 
-def _alike(volumes: Tensor, preset: Preset) -> tuple[float, float]:
-    """Likeness of the most similar pair of (n, 1, D, H, W), and the mean MS-SSIM of pairs."""
-    alike = likeness(volumes, volumes, preset)
+def _alike(volumes: Tensor, preset: Preset, modality: str) -> tuple[float, float]:
+    """Likeness of the most similar pair of (n, 1, D, H, W) on T1w's scale, and the mean MS-SSIM of pairs."""
+    alike = likeness(volumes, volumes, preset, modality) + np.float32(ALLOWANCE.get(modality, 0.0))
     alike = np.maximum(alike, alike.T)[~np.eye(len(volumes), dtype=bool)]
-    return float(alike.max()), mean_pairwise_ms_ssim(volumes, _PAIRS, _SEED)
+    return float(np.minimum(alike, 1).max()), mean_pairwise_ms_ssim(volumes, _PAIRS, _SEED)
 
 
 def condition(rules: Condition, requested: Sequence[float], measured: Sequence[float]) -> Gate:
