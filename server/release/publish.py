@@ -45,6 +45,7 @@ Progress = Callable[[str, int, int], None]                   # what, done, total
 RELEASE = "release"                                          # the folder's name inside a run
 REPORT = "docs/report.html"
 PICTURE = "cohort.png"                                       # beside it: the first people of the cohort at a glance
+_AT_A_GLANCE = 12                                            # brains on that picture
 _STEPS = 7                                                   # pictures of one sweep
 
 
@@ -127,7 +128,7 @@ def publish(
     if with_generator:
         documents |= bundle_files(plan, model, edition) | {".bidsignore": bidsignore(f"{GENERATOR}/")}
     # 3. The folder.
-    brains = [volumes[list(visit.values())][:, 0] for visit in by_visit(people)]
+    brains = [volumes[list(visit.values())][:, 0] for visit in by_visit(people)[:_AT_A_GLANCE]]
     hero_png(brains, out / PICTURE, plan.model, rows=3 if plan.modalities == (T1W,) else 2)
     return write_dataset(
         folder, plan, edition, people, volumes, numbers=[one.number for one in judged.people], kind=kind,
