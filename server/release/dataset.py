@@ -31,7 +31,10 @@ from server.release.tables import BidsType, as_json, tables
 
 _SPACE_URL = "http://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009"
 _DESCRIP_BYTES = 79                                          # what the NIfTI-1 field holds
-_SHOWN = {T1W: "T1-weighted brain made by a generator", "FLAIR": "FLAIR made by a generator, of the T1w's brain beside it"}
+_SHOWN = {
+    T1W: "T1-weighted brain made by a generator",
+    "FLAIR": "FLAIR made by a generator, of the same brain as the T1w beside it",
+}
 _MIDDLE = {"derivative": f"_space-{SPACE}_desc-synthetic", "raw": "_rec-synthetic"}
 
 

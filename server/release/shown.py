@@ -28,8 +28,8 @@ def sequences(people: Sequence[Person]) -> str:
 
 
 def white(shown: Sequence[str]) -> str:
-    """How bright white matter is: 0.85; 0.85 and 0.55 on FLAIR."""
-    return listed([f"{WHITE[name]:g}{'' if name == T1W else f' on {name}'}" for name in shown])
+    """How bright white matter is: 0.85; 0.85, on FLAIR 0.55."""
+    return ", ".join(f"{'' if name == T1W else f'on {name} '}{WHITE[name]:g}" for name in shown)
 
 
 def listed(words: Sequence[str]) -> str:

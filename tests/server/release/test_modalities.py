@@ -88,7 +88,7 @@ def test_every_image_has_a_name_of_its_own_and_a_person_is_counted_once(judged: 
 
 def test_words_for_one_two_and_three() -> None:
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
-    assert [white(["T1w"]), white(BOTH)] == ["0.85", "0.85 and 0.55 on FLAIR"]
+    assert [white(["T1w"]), white(BOTH)] == ["0.85", "0.85, on FLAIR 0.55"]
 
 
 def test_more_images_of_a_person_need_more_spare_people(both: TrainingPlan, pool: list[Candidate]) -> None:
@@ -236,7 +236,7 @@ def test_croissant_finds_every_image_of_each_modality(folder: Path) -> None:
     found = {one["@id"]: len(list(folder.glob(one["includes"]))) for one in sets}
     assert found == {"images": 3, "images-FLAIR": 2}
     assert "T1-weighted and FLAIR" in about["description"]
-    assert "0.85 and 0.55 on FLAIR" in about["rai:dataPreprocessingProtocol"][0]
+    assert "0.85, on FLAIR 0.55" in about["rai:dataPreprocessingProtocol"][0]
 
 
 def test_the_card_says_which_modalities_and_how_they_belong_together(folder: Path) -> None:
