@@ -129,7 +129,7 @@ def test_nan_passes_no_rule_that_a_modality_has() -> None:
         assert implausible(dataclasses.replace(flair, **{name: math.nan}), RULES.anatomy) is not None
 
 
-@pytest.mark.slow
+@pytest.mark.slow                                            # MS-SSIM, four times
 def test_people_who_are_alike_in_one_modality_are_no_cohort(both: TrainingPlan, made: Tensor) -> None:
     t1w, flair = made[0:6:2], made[1:6:2]
     gate = gates.diversity(RULES.diversity, {"T1w": t1w, "FLAIR": flair}, both.model)
@@ -271,8 +271,12 @@ def test_the_bundle_takes_a_modality_only_where_there_is_a_choice(both: Training
 # ------------------------------------------------------------------------------------------------------ report
 
 
-def test_both_images_of_a_brain_are_in_one_picture_and_in_one_viewer(inputs: ReleaseInputs) -> None:
-    page = render(inputs)
+@pytest.fixture(scope="module")
+def page(inputs: ReleaseInputs) -> str:
+    return render(inputs)
+
+
+def test_both_images_of_a_brain_are_in_one_picture_and_in_one_viewer(page: str) -> None:
     assert page.count('class="kind" data-kind="T1w"') == 3
     assert page.count('class="kind" data-kind="FLAIR"') == 2
     assert page.count("<option ") == 3, "one per brain"
@@ -285,8 +289,7 @@ def test_both_images_of_a_brain_are_in_one_picture_and_in_one_viewer(inputs: Rel
 
 
 def test_a_report_of_one_modality_speaks_of_one(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
-    alone = [place for place, person in enumerate(inputs.people) if person.modality == "T1w"]
-    page = render(ReleaseInputs(plan, [inputs.people[place] for place in alone], inputs.volumes[alone]))
+    page = render(ReleaseInputs(plan, inputs.people[:1], inputs.volumes[:1]))
     assert "FLAIR" not in page
     assert "data-kind" not in page
 
