@@ -123,7 +123,8 @@ def test_a_flair_lies_below_its_t1w_and_moves_with_it(tab: Tab, pages: dict[str,
 def test_on_paper_no_figure_is_lost(tab: Tab, pages: dict[str, Path], name: str) -> None:
     tab.open(pages[name], 718)                               # A4 within its margins
     tab.call("Emulation.setEmulatedMedia", media="print")
-    sizes = tab.js("[...document.querySelectorAll('.slice, .slice u, .mosaic img, .step img, .chart img')].map(e => e.clientHeight)")
+    figures = ".slice, .slice u, .mosaic img, .step img, .chart img"
+    sizes = tab.js(f"[...document.querySelectorAll('{figures}')].map(e => e.clientHeight)")
     assert len(sizes) > 20
     assert min(sizes) > 20
     tab.open(pages[name])

@@ -288,12 +288,6 @@ def test_both_images_of_a_brain_are_in_one_picture_and_in_one_viewer(page: str) 
     assert not re.search(r'url\((?!"data:image/)', page)
 
 
-def test_a_report_of_one_modality_speaks_of_one(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
-    page = render(ReleaseInputs(plan, inputs.people[:1], inputs.volumes[:1]))
-    assert "FLAIR" not in page
-    assert "data-kind" not in page
-
-
 def test_people_are_counted_and_images_by_modality(inputs: ReleaseInputs) -> None:
     numbers = json.loads(metrics_json(inputs))
     assert (numbers["images"], numbers["people"], numbers["modalities"]) == (5, 3, {"T1w": 3, "FLAIR": 2})
