@@ -26,7 +26,7 @@ from tests.server.release.hospitals import EDITION, Hospitals, copied, folder_of
 
 pytestmark = pytest.mark.slow                                # a release is generated and signed
 CELLS = [
-    {"count": 2, "modalities": ["T1w", "FLAIR"], "visits": 2, "years": 5.0, "conditions": {"age": [60, 80]}},
+    {"count": 2, "modalities": ["T1w", "FLAIR"], "visits": 2, "years": 5.0, "conditions": {"age": [30, 85]}},
     {"count": 1, "conditions": {"age": [30, 40]}},
 ]
 
@@ -81,11 +81,10 @@ def test_both_images_of_a_drawn_brain_are_of_one_brain(drawn: Signed) -> None:
     assert len(pairs) == 4
     for pair in pairs:
         flair, t1w = (torch.from_numpy(read_volume(path)[0]) for path in pair)
-        assert dice(brain_mask_of(flair), brain_mask_of(t1w)) > 0.97
-        white_matter = template(drawn.plan.model).wm > 0.9
-        grey = template(drawn.plan.model).gm > 0.8
-        assert float(t1w[white_matter].mean()) > float(t1w[grey].mean())
-        assert float(flair[white_matter].mean()) < float(flair[grey].mean()), "grey is the brighter one on FLAIR"
+        assert dice(brain_mask_of(flair), brain_mask_of(t1w)) > 0.98
+        white, grey = template(drawn.plan.model).wm > 0.9, template(drawn.plan.model).gm > 0.8
+        flat, split = (float(shown[grey].mean() / shown[white].mean()) for shown in (flair, t1w))
+        assert flat > 0.8 > split, "white matter stands out on T1w alone"
     visits = list(csv.DictReader((drawn.release / "sub-syn0001" / "sub-syn0001_sessions.tsv").open(), delimiter="\t"))
     assert [row["session_id"] for row in visits] == ["ses-01", "ses-02"]
     assert "One synthetic person over the years: 0 years to 5 years" in (drawn.release / "docs" / "report.html").read_text()
