@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -85,8 +84,8 @@ def test_both_images_of_a_drawn_brain_are_of_one_brain(drawn: Signed) -> None:
         white, grey = template(drawn.plan.model).wm > 0.9, template(drawn.plan.model).gm > 0.8
         flat, split = (float(shown[grey].mean() / shown[white].mean()) for shown in (flair, t1w))
         assert flat > 0.8 > split, "white matter stands out on T1w alone"
-    visits = list(csv.DictReader((drawn.release / "sub-syn0001" / "sub-syn0001_sessions.tsv").open(), delimiter="\t"))
-    assert [row["session_id"] for row in visits] == ["ses-01", "ses-02"]
+    visits = (drawn.release / "sub-syn0001" / "sub-syn0001_sessions.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in visits] == ["session_id", "ses-01", "ses-02"]
     assert "One synthetic person over the years: 0 years to 5 years" in (drawn.release / "docs" / "report.html").read_text()
 
 
