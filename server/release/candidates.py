@@ -35,7 +35,7 @@ def candidates(
 ) -> list[Candidate]:
     """Everyone who is asked for, in the order of `cohort.draw`, then the spares, cell by cell."""
     asked = [number for number, cell in enumerate(release.cells) for _ in range(cell.count)]
-    counts = [rules.spares(cell.count, voted, cell.visits) for cell in release.cells]
+    counts = [rules.spares(cell.count, voted, cell.visits * len(cell.modalities)) for cell in release.cells]
     spare = [cell.model_copy(update={"count": n}) for cell, n in zip(release.cells, counts, strict=True) if n]
     cells = asked + [number for number, n in enumerate(counts) for _ in range(n)]
     spares = release.model_copy(update={"cells": tuple(spare), "seed": release.seed + 1})

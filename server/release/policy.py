@@ -33,9 +33,9 @@ class Copies(Frozen):
     spare: Annotated[float, Field(ge=0)]
     least_spare: NonNegativeInt
 
-    def spares(self, count: int, voted: bool, visits: int = 1) -> int:
+    def spares(self, count: int, voted: bool, images: int = 1) -> int:
         """People to make beyond `count`: more if a vote will reject some by noise alone, more still if each has many images."""
-        return max(self.least_spare, round(((1 + self.spare) ** visits - 1) * count) if voted else 0)
+        return max(self.least_spare, round(((1 + self.spare) ** images - 1) * count) if voted else 0)
 
 
 class Anatomy(Frozen):
