@@ -26,11 +26,13 @@ lint: env
 types: env
 	$(BIN)/mypy
 
+# A process for each core, one thread each; whole consortia of processes come after, one at a time.
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/end_to_end
+	$(BIN)/python -m pytest tests/end_to_end
 
 test-fast: env
-	$(BIN)/python -m pytest -m "not slow and not crash"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not crash"
 
 # kill -9 of every process at every instant of a round: twenty cases in four consortia (five more are in `make test`), two that
 # take secure sums, and one whose model has 256 MB; and a round's overhead, measured over processes.

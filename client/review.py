@@ -59,6 +59,7 @@ class Review:
     mechanism: str
     delta: float
     leaves: tuple[Leaves, ...]
+    read: tuple[str, ...]                                    # modalities of the hospital's scans
     spare: int                                               # of each stage's messages: in place of sums that failed
     counted: tuple[str, ...]                                 # variables whose noisy counts leave once; none: no census
     counts: int                                              # in all
@@ -102,6 +103,7 @@ def review(site: SiteFile, path: Path) -> Review:
             Leaves(stage.name, stage.trainable, stage.rounds + plan.privacy.spare, size)
             for stage, size in zip(plan.stages, sizes, strict=True)
         ),
+        read=plan.modalities,
         spare=plan.privacy.spare,
         counted=tuple(variable.name for variable in counted_variables(plan)) if plan.census else (),
         counts=sum(bins(plan)) if plan.census else 0,
@@ -133,6 +135,7 @@ def in_words(found: Review) -> Iterator[str]:
     yield f"signed by the consortium's key {found.signer[:16]}; hold these digits against those you were told"
     yield f"code: braing3n {found.version}, here {found.installed}; no code comes with the plan"
     yield f"with {', '.join(f'{site} ({patients} patients)' for site, patients in found.partners.items())}"
+    yield f"reads {' and '.join(found.read)} of each patient"
     hidden = ", hidden under masks until it is added to other hospitals'" if found.mechanism == "secure-sum" else ""
     yield f"what leaves {found.site}, each a noised sum over many patients ({found.mechanism}){hidden}:"
     for row in found.leaves:

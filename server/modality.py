@@ -34,7 +34,7 @@ class ModalityRecipe(PublicRecipe):
     """Everything that decides a modality's weights, but for the prior whose latents they are about."""
 
     modality: Literal["FLAIR"]
-    people: PositiveInt                                      # phantoms, every second ten of them on a scanner of its own
+    people: PositiveInt                                      # phantoms: half with lesions at any age, half on other scanners
     decoder: Phase
     translation: Phase
 
@@ -89,11 +89,14 @@ def _pairs(recipe: ModalityRecipe, model: Brain, say: Say) -> Rows:
 
 
 def _people(recipe: ModalityRecipe) -> Iterator[Person]:
-    """Ten at a time on a scanner drawn from the recipe's ranges; every second ten on the public's."""
+    """Ten at a time on a scanner drawn from the recipe's ranges; every second ten on the public's.
+
+    Half of both have lesions at any age: they are what a FLAIR is for, and in the population as it is few have any.
+    """
     draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
-    wishes = Wishes(modalities=(T1W, recipe.modality))
     for number, first in enumerate(range(0, recipe.people, _TOGETHER)):
         varied = recipe.scanner(draw)
         scanner = Hospital(name="public") if number % 2 else varied
         count = min(_TOGETHER, recipe.people - first)
+        wishes = Wishes(modalities=(T1W, recipe.modality), lesions_at_any_age=number % 4 < 2)
         yield from people(PRESETS[recipe.preset], count, recipe.seed + number, scanner, wishes)

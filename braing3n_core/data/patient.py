@@ -53,6 +53,7 @@ class Wishes:
     visits: int = 1
     years: float = 1.0                                       # between visits
     tumours: float = 0.0                                     # share of patients who have one
+    lesions_at_any_age: bool = False                         # True: as many as the oldest may have, whatever the age
     rescanned: bool = True                                   # False: one field and noise at all visits, only anatomy changes
 
 
@@ -111,7 +112,7 @@ def _person(preset: Preset, head: Template, generator: torch.Generator, hospital
     start = AGES[0] + (span - float(later[-1])) * float(uniform(1))
     male = float(uniform(1) < 0.5)
     dementia = float((uniform(1) < DEMENTIA_RATE) and start > DEMENTIA_FROM)
-    load = float(uniform(1)) * (start - AGES[0]) / span
+    load = float(uniform(1)) * (1.0 if wishes.lesions_at_any_age else (start - AGES[0]) / span)
     tumour = bool(uniform(1) < wishes.tumours)
     age = start + later
     tissue = _tissue(preset, head, age, later, male, dementia, load, tumour, hospital, generator)

@@ -63,6 +63,20 @@ def dp(
 
 
 @bench.command()
+def laws(
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each size whose median is told.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Hold a private step's time and memory, and the server's, to one law over patients, views, tokens, weights and sites."""
+    from braing3n_core.plan import TrainingPlan
+    from simulations.bench import laws as of_cost
+
+    plan = TrainingPlan.load(Path(__file__).parents[1] / "recipes" / "smoke.toml")
+    rows = of_cost.bench(plan, of_cost.points(), rounds, console.note)
+    console.show(of_cost.as_json(rows) if as_json else "\n".join(of_cost.told(rows)))
+
+
+@bench.command()
 def prepare(
     data: Annotated[Path, typer.Option(help="BIDS folder of real scans.")],
     scans: Annotated[int, typer.Option(min=1, help="At most so many, in the order of their names.")] = 10,

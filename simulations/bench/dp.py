@@ -93,9 +93,9 @@ def _row(chosen: Subject, views: int, rounds: int) -> Row:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            times[name].append(_seconds(step))
+            times[name].append(seconds(step))
     ratios = {name: _median_ratio(own, times["plain"]) for name, own in times.items()}
-    peaks = {name: _peak_bytes(step) for name, step in steps.items()}
+    peaks = {name: peak_bytes(step) for name, step in steps.items()}
     found: Mapping[str, float | str] = {**ratios, **refusals}
     return Row(
         model=NAMES[chosen.stage], views=views, patients=len(chosen.patients), ours=found["ours"], loop=found["loop"],
@@ -115,7 +115,7 @@ def _steps(chosen: Subject, views: int) -> tuple[dict[str, Step], dict[str, str]
             refusals[name] = "Opacus clips rows: with several rows of one patient that is another mechanism"
             continue
         try:
-            step = _private(chosen, _ENGINES[name]) if name in _ENGINES else _rival(chosen, _MODES[name])
+            step = private_step(chosen, _ENGINES[name]) if name in _ENGINES else _rival(chosen, _MODES[name])
             step()
         except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError, MechanismRefused) as error:
             refusals[name] = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
@@ -136,7 +136,7 @@ def _plain(chosen: Subject) -> Step:
     return step
 
 
-def _private(chosen: Subject, engine: Engine) -> Step:
+def private_step(chosen: Subject, engine: Engine) -> Step:
     """The step that sites run, with secret noise."""
     model, event, noise = copy.deepcopy(chosen.model), SampledGaussian(chosen.stage, _NOISE, 0.5, 1), SecretNoise()
     optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
@@ -156,7 +156,7 @@ def _rival(chosen: Subject, mode: Mode) -> Step:
     return opacus_step(chosen, mode, _CLIP, _NOISE, _LEARNING_RATE)
 
 
-def _seconds(step: Step) -> float:
+def seconds(step: Step) -> float:
     """Processor seconds of all threads: what the step cost, however many others share the machine."""
     started = time.process_time()
     step()
@@ -167,7 +167,7 @@ def _median_ratio(own: Sequence[float], plain: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(own, plain, strict=True))
 
 
-def _peak_bytes(step: Step) -> int:
+def peak_bytes(step: Step) -> int:
     """The most tensor memory a step holds at once, beyond what it began with."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         step()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.decoder import Decoder
 from braing3n_core.models.generator import Generator
-from braing3n_core.models.presets import PRESETS
+from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.plan import DEFAULT_VARIABLES
@@ -28,7 +28,6 @@ NAMES: Final[dict[Benched, str]] = {
     "decoder": "decoder, 48^3 voxels",
     "encoder": "MAE, 54 of 216 tokens visible",
 }
-_PRESET: Final = PRESETS["tiny"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class Subject:
         return tuple(torch.cat(column) for column in zip(*self.patients, strict=True))
 
 
-def subject(stage: Benched, patients: int, views: int) -> Subject:
+def subject(stage: Benched, patients: int, views: int, preset: Preset = PRESETS["tiny"]) -> Subject:
     """The network of `stage` with every weight random, and `views` rows of each of `patients` patients."""
     torch.manual_seed(0)
-    model = _filled()
+    model = _filled(preset)
     with torch.no_grad():
         for parameter in (*model.parameters(), model.generator.population.basis):
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -57,30 +56,30 @@ def subject(stage: Benched, patients: int, views: int) -> Subject:
     for network in NETWORKS[stage]:
         model.get_submodule(network).requires_grad_(True)
     draws = torch.Generator().manual_seed(1)
-    rows = [draw_rows(stage, _scan(stage, draws), model, views, draws) for _ in range(patients)]
+    rows = [draw_rows(stage, _scan(stage, preset, draws), model, views, draws) for _ in range(patients)]
     return Subject(stage, model, rows, row_loss(stage))
 
 
-def _filled() -> Brain:
+def _filled(preset: Preset) -> Brain:
     """A brain that fills its box: no cube is left out for being outside the template's."""
-    model, everywhere = Brain(_PRESET, DEFAULT_VARIABLES), torch.arange(_PRESET.tokens)
-    model.encoder, model.masked = Encoder(_PRESET, everywhere), MaskedDecoder(_PRESET, everywhere)
-    tissue = torch.full((3, *_PRESET.shape), 1 / 3)
-    model.decoder = Decoder(_PRESET, everywhere, torch.ones(_PRESET.shape, dtype=torch.bool), tissue)
-    model.generator = Generator(_PRESET, everywhere, DEFAULT_VARIABLES)
-    model.centre = torch.zeros(_PRESET.tokens, _PRESET.latent_width)
+    model, everywhere = Brain(preset, DEFAULT_VARIABLES), torch.arange(preset.tokens)
+    model.encoder, model.masked = Encoder(preset, everywhere), MaskedDecoder(preset, everywhere)
+    tissue = torch.full((3, *preset.shape), 1 / 3)
+    model.decoder = Decoder(preset, everywhere, torch.ones(preset.shape, dtype=torch.bool), tissue)
+    model.generator = Generator(preset, everywhere, DEFAULT_VARIABLES)
+    model.centre = torch.zeros(preset.tokens, preset.latent_width)
     return model
 
 
-def _scan(stage: Benched, draws: torch.Generator) -> tuple[Tensor, ...]:
+def _scan(stage: Benched, preset: Preset, draws: torch.Generator) -> tuple[Tensor, ...]:
     """What the stage keeps of one patient with one scan."""
-    tokens = _PRESET.tokens
+    tokens = preset.tokens
     match stage:
         case "encoder":
-            return (torch.randn(1, tokens, _PRESET.patch_voxels, generator=draws),)
+            return (torch.randn(1, tokens, preset.patch_voxels, generator=draws),)
         case "decoder":
-            volume = torch.rand(1, 1, *_PRESET.shape, generator=draws)
-            return torch.randn(1, tokens, _PRESET.encoder_width, generator=draws), volume
+            volume = torch.rand(1, 1, *preset.shape, generator=draws)
+            return torch.randn(1, tokens, preset.encoder_width, generator=draws), volume
         case "generator":
-            latents = torch.randn(1, tokens, _PRESET.latent_width, generator=draws)
+            latents = torch.randn(1, tokens, preset.latent_width, generator=draws)
             return latents, torch.full((1, len(DEFAULT_VARIABLES)), 0.5)

@@ -42,7 +42,7 @@ def pairs(preset: str, contrast: float, seed: int, count: int, modalities: tuple
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("contrast", "seed"), [(-0.06, 39595), (0.06, 39596)])
+@pytest.mark.parametrize(("contrast", "seed"), [(0.06, 39596)])
 def test_ventricles_and_lesions_follow_the_truth_of_phantoms(contrast: float, seed: int) -> None:
     found = pairs("small", contrast, seed, 12, ("T1w", "FLAIR"))
     assert correlation(*found["T1w ventricles"].T) >= 0.95
