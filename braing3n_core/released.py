@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from braing3n_core.errors import IntegrityError
-from braing3n_core.generate import batch_for, generate
+from braing3n_core.generate import batch_for
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.people import Wanted, images
+from braing3n_core.plan import T1W, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import load
 
@@ -40,9 +41,11 @@ class Released:
         model.load_state_dict(tensors)
         return cls(plan, model.eval())
 
-    def sample(self, conditions: Sequence[Mapping[str, Condition]], seed: int) -> Tensor:
-        """(n, 1, D, H, W) volumes, one per row of conditions, in [0, 1.3]. Nobody has gated them: they are not the release."""
-        release = self.plan.release
-        return generate(
-            self.model, conditions, seed, steps=release.steps, guidance=release.weights, batch=batch_for(self.plan.model)
-        )
+    def sample(self, conditions: Sequence[Mapping[str, Condition]], seed: int, modality: str = T1W) -> Tensor:
+        """(n, 1, D, H, W) volumes, one per row of conditions, in [0, 1.3]. Nobody has gated them: they are not the release.
+
+        The same rows and seed in another modality are of the same brains. Raises UsageError for one that the plan lacks.
+        """
+        wanted = [Wanted(row, number, modality=modality) for number, row in enumerate(conditions)]
+        release, batch = self.plan.release, batch_for(self.plan.model)
+        return images(self.model, wanted, seed, steps=release.steps, guidance=release.weights, batch=batch)

@@ -23,10 +23,10 @@ from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import DataRefused, IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
-from braing3n_core.likeness import likeness
+from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.manifest import content, digests_of, root
 from braing3n_core.page import script_hash
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 from client.pictures import png, slices
 from client.rating import ARTEFACTS, RATINGS
 
@@ -58,6 +58,7 @@ class Release:
     threshold: float                                         # of braing3n_core.likeness
     content: str                                             # digest that an approval names
     names: tuple[str, ...]
+    modalities: tuple[str, ...]                              # one per image, as the names
     volumes: Tensor                                          # (n, 1, D, H, W)
 
     @classmethod
@@ -69,13 +70,19 @@ class Release:
             threshold = float(rules["copies"]["threshold"])
         except (PlanRefused, OSError, KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{folder.name} holds no plan and policy of a release; name the finished folder") from error
-        paths = sorted(folder.glob("sub-syn*/**/anat/*_T1w.nii.gz"))
+        found = {name: sorted(folder.glob(f"sub-syn*/**/anat/*_{name}.nii.gz")) for name in plan.modalities}
+        paths = [path for one in found.values() for path in one]
         arrays = [read_volume(path)[0] for path in paths]
         if not (arrays and all(one.shape == plan.model.shape for one in arrays)):
             raise IntegrityError(f"{folder.name} has no images on the grid of its plan; get the folder again")
         volumes = torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None]
-        names = tuple("_".join(part for part in path.name.split("_") if part[:4] in ("sub-", "ses-")) for path in paths)
-        return cls(plan, threshold, root(content(digests_of(folder))), names, volumes)
+        modalities = tuple(name for name, one in found.items() for _ in one)
+        names = tuple(_name(path, modality) for path, modality in zip(paths, modalities, strict=True))
+        return cls(plan, threshold, root(content(digests_of(folder))), names, modalities, volumes)
+
+    def of(self, modality: str) -> list[int]:
+        """Places of the images of one modality."""
+        return [place for place, name in enumerate(self.modalities) if name == modality]
 
     def sample(self, most: int) -> list[int]:
         """Places of the images to look at: all, or so many drawn by the release's own digest, so that nobody picks them."""
@@ -89,24 +96,42 @@ class Pair:
 
     image: str
     patient: str
-    alike: float
+    alike: float                                             # on T1w's scale, which the threshold is of
     scan: Tensor                                             # (1, D, H, W); so the next
     made: Tensor
 
 
 def nearest(release: Release, cohort: Cohort) -> list[Pair]:
-    """For each image its nearest scan, held-out patients' too; the most alike first."""
-    scans = [(patient.participant, scan.volume) for patient in cohort.patients for scan in patient.scans]
-    if not scans:
+    """For each image its nearest scan of the same modality, held-out patients' too; the most alike first.
+
+    An image is left out if the site has no scan of its modality. Raises DataRefused if that is all of them.
+    """
+    pairs: list[Pair] = []
+    for modality in release.plan.modalities:
+        images, scans = release.of(modality), _scans(cohort, modality)
+        if images and scans:
+            pairs += _pairs(release, images, scans, modality)
+    if not pairs:
         raise DataRefused("this site has no scan to hold the images against; name its BIDS folder")
-    whole = torch.stack([volume for _, volume in scans])
-    alike = np.concatenate([likeness(part, release.volumes, release.plan.model) for part in whole.split(_AT_ONCE)])
-    best = alike.argmax(0)                                   # (images,)
-    pairs = [
-        Pair(name, scans[place][0], float(alike[place, i]), scans[place][1], release.volumes[i])
-        for i, (name, place) in enumerate(zip(release.names, best.tolist(), strict=True))
-    ]
     return sorted(pairs, key=lambda pair: -pair.alike)
+
+
+def _scans(cohort: Cohort, modality: str) -> list[tuple[str, Tensor]]:
+    """(patient, volume); a cohort that was read without other modalities has all that it has as one."""
+    if modality == T1W:
+        return [(patient.participant, scan.volume) for patient in cohort.patients for scan in patient.scans]
+    return [(one.participant, scan.volume) for one in cohort.patients for scan in one.others if scan.modality == modality]
+
+
+def _pairs(release: Release, images: Sequence[int], scans: Sequence[tuple[str, Tensor]], modality: str) -> list[Pair]:
+    made, whole = release.volumes[list(images)], torch.stack([volume for _, volume in scans])
+    parts = [likeness(part, made, release.plan.model, modality) for part in whole.split(_AT_ONCE)]
+    alike = np.concatenate(parts) + np.float32(ALLOWANCE.get(modality, 0.0))                               # as in the vote
+    best = alike.argmax(0).tolist()                          # (images,)
+    return [
+        Pair(release.names[image], scans[place][0], min(float(alike[place, i]), 1.0), scans[place][1], made[i])
+        for i, (image, place) in enumerate(zip(images, best, strict=True))
+    ]
 
 
 def write_rating_page(release: Release, out: Path, most: int) -> Path:
@@ -127,8 +152,21 @@ def write_neighbour_page(release: Release, pairs: Sequence[Pair], site: str, out
     ]
     return _written(
         out / NEIGHBOURS, "neighbours.html.j2", rows=rows, site=site, study=release.plan.study, threshold=release.threshold,
-        count=len(pairs), above=sum(not pair.alike <= release.threshold for pair in pairs),
+        count=len(pairs), alone=_alone(release, pairs), above=sum(not pair.alike <= release.threshold for pair in pairs),
     )  # fmt: skip
+
+
+def _alone(release: Release, pairs: Sequence[Pair]) -> list[str]:
+    """Modalities whose images were held against nothing, because this site has no such scan."""
+    held = {pair.image for pair in pairs}
+    named = zip(release.names, release.modalities, strict=True)
+    return sorted({modality for name, modality in named if name not in held})
+
+
+def _name(path: Path, modality: str) -> str:
+    """sub-syn0001, sub-syn0001_ses-01, sub-syn0001_FLAIR."""
+    parts = [part for part in path.name.split("_") if part[:4] in ("sub-", "ses-")]
+    return "_".join([*parts, *([] if modality == T1W else [modality])])
 
 
 def _array(volume: Tensor) -> np.ndarray:

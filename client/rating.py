@@ -25,7 +25,7 @@ Artefact = Literal["outside", "fragments", "asymmetry", "cortex", "ventricles", 
 class ImageRating(Frozen):
     """One image."""
 
-    image: Annotated[str, Field(pattern=r"^sub-syn\d{4,}(_ses-\d{2})?$")]
+    image: Annotated[str, Field(pattern=r"^sub-syn\d{4,}(_ses-\d{2})?(_FLAIR)?$")]
     rating: Rating
     artefacts: tuple[Artefact, ...] = ()
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from braing3n_core.data.template import SPACE
 from braing3n_core.models.brain import Brain
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 from braing3n_core.released import FOLDER, PLAN, WEIGHTS
 from braing3n_core.state import packed
 from server.release.edition import Edition
@@ -25,11 +25,14 @@ _INFERENCE = {
 }
 
 
+_ONE_OF_SEVERAL = {"modality": T1W, "volumes": "$@network_def.sample(@conditions, @seed, @modality)"}
+
+
 def bundle_files(plan: TrainingPlan, model: Brain, edition: Edition) -> dict[str, bytes]:
     """Every file of the bundle by its path inside the release. The same arguments give the same bytes."""
     files = {
         "configs/metadata.json": as_json(_metadata(plan, edition)),
-        "configs/inference.json": as_json(_INFERENCE),
+        "configs/inference.json": as_json(_INFERENCE | ({} if plan.modalities == (T1W,) else _ONE_OF_SEVERAL)),
         PLAN: plan.canonical().encode() + b"\n",
         WEIGHTS: packed(model.state_dict(), {"plan": plan.digest, "preset": plan.preset}),
         "docs/README.md": _readme(plan, edition).encode(),
@@ -42,7 +45,8 @@ def _metadata(plan: TrainingPlan, edition: Edition) -> dict[str, object]:
     shape = list(plan.model.shape)
     volume = {
         "type": "image", "format": "magnitude", "modality": "MR", "num_channels": 1, "spatial_shape": shape,
-        "dtype": "float32", "value_range": [0, 1.3], "is_patch_data": False, "channel_def": {"0": "T1w, skull-stripped"},
+        "dtype": "float32", "value_range": [0, 1.3], "is_patch_data": False,
+        "channel_def": {"0": f"{' or '.join(plan.modalities)}, skull-stripped"},
     }  # fmt: skip
     return {
         "version": edition.version,
@@ -79,8 +83,19 @@ parser["conditions"] = {example}
 volumes = parser.get_parsed_content("volumes")               # (n, 1, {shape}), white matter near 0.85
 ```
 
-or without MONAI: `Released.load("{FOLDER}").sample({example}, seed=1)` from `braing3n_core.released`.
+or without MONAI: `Released.load("{FOLDER}").sample({example}, seed=1)` from `braing3n_core.released`.{_asked(plan)}
 
 What the certificate promises holds for these weights and for whatever is drawn from them, because it holds for all that the
 sites sent. The release's gates do not: nobody voted on what you draw, and nobody looked at it. Mark it as synthetic.
 """
+
+
+def _asked(plan: TrainingPlan) -> str:
+    """How to ask for another modality; nothing where there is one."""
+    if plan.modalities == (T1W,):
+        return ""
+    other = plan.modalities[1]
+    return f"""
+
+Another modality of the same people: `parser["modality"] = "{other}"`, or `sample(..., modality="{other}")`. With the same
+conditions and seed, image i is of the brain of T1w i."""

@@ -51,7 +51,7 @@ def candidates(
 def volumes_of(
     plan: TrainingPlan, model: Brain, pool: Sequence[Candidate], progress: Callable[[int, int], None] | None = None
 ) -> Tensor:
-    """(c, 1, D, H, W): the candidates' images, each a function of the plan, the model, and the person's number and years."""
+    """(c, 1, D, H, W): the candidates' images, each a function of plan, model, and the person's number, years and modality."""
     release = plan.release
     wanted = [Wanted(one.person.conditions, one.number, one.person.years, one.person.modality) for one in pool]
     batch = batch_for(plan.model)

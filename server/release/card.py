@@ -11,6 +11,7 @@ from braing3n_core.manifest import ATTESTATIONS, SIGNATURE, SUMS
 from braing3n_core.plan import TrainingPlan
 from server.release.cohort import Person, in_words
 from server.release.edition import NOT_RECORDED, Edition
+from server.release.shown import listed, modalities, white
 from server.release.tables import BidsType, licence
 
 CROISSANT = "croissant.json"
@@ -60,6 +61,7 @@ def readme(plan: TrainingPlan, edition: Edition, people: Sequence[Person], kind:
                       'images = layout.get(desc="synthetic", extension=".nii.gz")',
         "raw": 'layout = BIDSLayout(".")\nimages = layout.get(reconstruction="synthetic", extension=".nii.gz")',
     }[kind]  # fmt: skip
+    shown = modalities(people)
     return f"""{_yaml(plan, edition, len(people))}
 # {edition.name}: {in_words(people)}
 
@@ -69,15 +71,15 @@ Each image says so itself: in its name, its JSON file (`SyntheticData`) and its 
 - Open `docs/report.html` in a browser. It needs no network.
 - `docs/privacy_certificate.html` says what is promised to the patients behind the generator, and what is not.
 - `participants.tsv` holds what was REQUESTED of the generator for each image, drawn from the plan (`docs/plan.json`), never
-  from a table of patients.{_VISITS if plan.longitudinal else ""}
+  from a table of patients.{_VISITS if plan.longitudinal else ""}{_both(shown)}
 - Images are skull-stripped, in the space {SPACE}, axes right-anterior-superior, intensities without unit (white matter is
-  near 0.85, background is 0).
+  near {white(shown)}, background is 0).
 
 ## Load
 
 ```python
 from bids import BIDSLayout
-{load}
+{load}{_suffix(shown, kind)}
 ```
 
 ```python
@@ -103,10 +105,28 @@ model_signing verify key . --signature {SIGNATURE} --public_key release.pub
 The second program is not ours (PyPI: `model-signing`; 1.1.1 also needs `pyOpenSSL`, and later versions spell the option
 `--public-key`). Plan digest: `{plan.digest}`.
 
-{_about(plan, edition)}"""
+{_about(plan, edition, shown)}"""
 
 
-def _about(plan: TrainingPlan, edition: Edition) -> str:
+def _both(shown: Sequence[str]) -> str:
+    """What several modalities are to each other; nothing where there is one."""
+    if len(shown) == 1:
+        return ""
+    others = listed(shown[1:])
+    return f"""
+- {listed(shown)} of one person and visit lie side by side and show one anatomy, voxel by voxel: {others} is made from what
+  the T1w was made from. The column `modality` of `participants.tsv` says who has which. What is measured is measured on the
+  T1w alone."""
+
+
+def _suffix(shown: Sequence[str], kind: BidsType) -> str:
+    """One modality alone with pybids."""
+    named = {"derivative": 'desc="synthetic"', "raw": 'reconstruction="synthetic"'}[kind]
+    return "".join(f'\n{name.lower()} = layout.get({named}, suffix="{name}", extension=".nii.gz")' for name in shown[1:])
+
+
+def _about(plan: TrainingPlan, edition: Edition, shown: Sequence[str]) -> str:
+    limits = "one sequence (T1w)" if len(shown) == 1 else f"{listed(shown)} alone, tissues measured on T1w only"
     return f"""## About
 
 | | |
@@ -117,7 +137,7 @@ def _about(plan: TrainingPlan, edition: Edition) -> str:
 | Source | {len(plan.sites)} {"phantom hospitals" if plan.rehearsal else "hospitals"}, declared sizes in `docs/plan.json` |
 | Ethics and legal basis | {NOT_RECORDED} |
 | Purposes to avoid | see above |
-| Known limits | smoother than scans; one sequence (T1w); the people are those the plan asked for |
+| Known limits | smoother than scans; {limits}; the people are those the plan asked for |
 | Maintenance | new versions replace this one; a withdrawn release is named in the publisher's signed revocation list |
 """
 

@@ -14,10 +14,11 @@ from importlib.metadata import version
 from braing3n_core.census import counted_variables
 from braing3n_core.charges import secure_sum
 from braing3n_core.data.template import SPACE
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 from server.release.accounts import Account, worst_fallback
 from server.release.edition import NOT_RECORDED, Edition
 from server.release.gates import Gate, verdict
+from server.release.shown import listed
 
 SECTIONS = {
     "A": "Identity", "B": "Nature", "C": "Source", "D": "What is promised", "E": "What is not protected",
@@ -93,7 +94,7 @@ def _source(known: Known) -> list[tuple[str, str]]:
     phantoms = "phantom hospitals made by software, for practice; no patient took part" if plan.rehearsal else "hospitals"
     total = sum(site.patients for site in plan.sites)
     return [
-        ("Sites", f"{len(plan.sites)} {phantoms}; modality T1w; countries, inclusion and period {NOT_RECORDED}"),
+        ("Sites", f"{len(plan.sites)} {phantoms}; {_modalities(plan)}; countries, inclusion and period {NOT_RECORDED}"),
         ("Patients", f"about {_banded(total)} patients, declared by the sites before training and never counted from data"),
         ("Legal basis", f"ethics references and impact assessments of the sites: {NOT_RECORDED}"),
         ("Preprocessing", f"skull-stripped by the sites, registered ({plan.data.registration}), resampled, intensities scaled, "
@@ -224,7 +225,7 @@ def _utility(known: Known) -> list[tuple[str, str]]:
         ("Fidelity", "; ".join(known.quality) or "not measured: a server has no patients to measure it on"),
         ("Training on synthetic data", "not measured"),
         ("Subgroups", "counts per subgroup are in the report; errors per subgroup are not. Small groups are drawn worse"),
-        ("Known failures", "generated brains are smoother than scans; see the images in the report"),
+        ("Known failures", f"generated brains are smoother than scans; see the images in the report{_unmeasured(known.plan)}"),
     ]
 
 
@@ -244,6 +245,16 @@ def _governance(known: Known) -> list[tuple[str, str]]:
                         f"memorisation to {known.edition.contact}"),
         ("Status", EVIDENCE),
     ]  # fmt: skip
+
+
+def _modalities(plan: TrainingPlan) -> str:
+    return f"modality {T1W}" if plan.modalities == (T1W,) else f"modalities {listed(plan.modalities)}"
+
+
+def _unmeasured(plan: TrainingPlan) -> str:
+    """What no gate says of other modalities."""
+    others = listed(plan.modalities[1:]) if len(plan.modalities) > 1 else ""
+    return others and f". {others}: size, edges, pieces and likeness were judged; tissues, ventricles and lesions were not"
 
 
 def _and_census(plan: TrainingPlan) -> str:

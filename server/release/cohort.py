@@ -38,6 +38,11 @@ class Person:
         return self.visit if self.modality == T1W else f"{self.visit}_{self.modality}"
 
     @property
+    def first(self) -> bool:
+        """Whether this is the image that stands for the person where people are counted: the T1w of the first visit."""
+        return not self.years and self.modality == T1W
+
+    @property
     def now(self) -> dict[str, Condition]:
         """Conditions at this visit: an age has advanced, and a number that was asked for was asked of the first visit alone."""
         if not self.years:

@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 from server.release.cohort import Person, in_words
 from server.release.edition import NOT_RECORDED, Edition
+from server.release.shown import listed, modalities, sequences, white
 from server.release.tables import as_json, licence
 
 _TABLE = "participants.tsv"
@@ -25,19 +26,20 @@ _KEYS = {
 def croissant(
     plan: TrainingPlan,
     edition: Edition,
-    images: str,
+    images: Mapping[str, str],
     people: Sequence[Person],
     tables: Mapping[str, bytes],
     columns: Mapping[str, str],
 ) -> bytes:
-    """croissant.json. `images` is the pattern of the image files, `columns` are those of the table with their data types."""
+    """croissant.json. `images` are patterns of image files by modality, `columns` those of the table with their data types."""
     return as_json(
         {
             "@context": _context(),
             "@type": "sc:Dataset",
             "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
             "name": edition.name,
-            "description": f"{in_words(people)}, skull-stripped, T1-weighted; none is a scan of a person; not for diagnosis.",
+            "description": f"{in_words(people)}, skull-stripped, {sequences(people)}; "
+                           "none is a scan of a person; not for diagnosis.",
             "license": "https://creativecommons.org/publicdomain/zero/1.0/" if plan.rehearsal else licence(plan),
             "url": f"urn:braing3n:{edition.name}",
             "creator": {"@type": "sc:Organization", "name": edition.issuer},
@@ -46,17 +48,14 @@ def croissant(
             "citeAs": f"{edition.name}, synthetic brains, plan {plan.digest[:16]}",
             "keywords": ["synthetic", "brain", "MRI", "not for diagnosis"],
             "isLiveDataset": False,
-            **_responsible(plan),
+            **_responsible(plan, people),
             **_provenance(plan),
             "distribution": [
                 {
                     "@type": "cr:FileObject", "@id": _TABLE, "name": _TABLE, "contentUrl": _TABLE,
                     "encodingFormat": "text/tab-separated-values", "sha256": hashlib.sha256(tables[_TABLE]).hexdigest(),
                 },
-                {
-                    "@type": "cr:FileSet", "@id": "images", "name": "images", "includes": images,
-                    "encodingFormat": "application/gzip", "description": "NIfTI-1 volumes, gzipped",
-                },
+                *(_images(name, pattern) for name, pattern in images.items()),
             ],
             "recordSet": [
                 {
@@ -70,6 +69,14 @@ def croissant(
     )  # fmt: skip
 
 
+def _images(modality: str, pattern: str) -> dict[str, object]:
+    name, of = ("images", "") if modality == T1W else (f"images-{modality}", f", {modality} of the brains of the T1w")
+    return {
+        "@type": "cr:FileSet", "@id": name, "name": name, "includes": pattern,
+        "encodingFormat": "application/gzip", "description": f"NIfTI-1 volumes, gzipped{of}",
+    }  # fmt: skip
+
+
 def _field(name: str, kind: str) -> dict[str, object]:
     return {
         "@type": "cr:Field", "@id": f"participants/{name}", "name": name, "dataType": kind,
@@ -77,23 +84,27 @@ def _field(name: str, kind: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _responsible(plan: TrainingPlan) -> dict[str, object]:
+def _responsible(plan: TrainingPlan, people: Sequence[Person]) -> dict[str, object]:
     guarantee = (
         f"Differential privacy for one patient with all scans, at most epsilon {plan.privacy.epsilon:g}, "
         f"delta {plan.privacy.delta:g}; docs/privacy_certificate.json has what was spent."
         if plan.privacy.private
         else "No privacy guarantee."
     )
+    shown = modalities(people)
+    limits = "one sequence" if len(shown) == 1 else f"sequences are {listed(shown)}, tissues measured on T1w alone"
     source = "phantoms made by software" if plan.rehearsal else "scans that never left their hospitals"
     return {
         "rai:dataCollection": f"Synthetic: drawn from a generator that {len(plan.sites)} sites trained together on {source}.",
         "rai:dataCollectionType": ["Others"],
         "rai:dataUseCases": ["Developing and rehearsing methods; not diagnosis, not treatment, not re-identification."],
-        "rai:dataLimitations": ["Smoother than scans; one sequence; the mix of people was asked for, not observed."],
+        "rai:dataLimitations": [f"Smoother than scans; {limits}; the mix of people was asked for, not observed."],
         "rai:dataBiases": ["Small groups of patients are drawn worse, and privacy noise makes that worse still."],
         "rai:personalSensitiveInformation": [f"No image is of a person. {guarantee}"],
         "rai:dataSocialImpact": "Methods can be developed where scans may not be shared; results need checking on patients.",
-        "rai:dataPreprocessingProtocol": ["Skull-stripped, registered to MNI152NLin2009aAsym, white matter scaled to 0.85."],
+        "rai:dataPreprocessingProtocol": [
+            f"Skull-stripped, registered to MNI152NLin2009aAsym, white matter scaled to {white(shown)}."
+        ],
         "rai:dataManipulationProtocol": "Candidates that fail the gates in docs/gates.json were replaced by the next ones.",
         "rai:dataReleaseMaintenancePlan": f"Signed; withdrawn by signed notice. Anything beyond README.md: {NOT_RECORDED}.",
     }

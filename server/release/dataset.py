@@ -18,24 +18,30 @@ from braing3n_core.data.volume import write_volume
 from braing3n_core.errors import GateBlocked, UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.manifest import SUMS, digests_of, sums
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.models.brain import Condition
+from braing3n_core.plan import T1W, TrainingPlan
 from server.release.card import CROISSANT
 from server.release.card import documents as card
 from server.release.cohort import Person
 from server.release.croissant import croissant
 from server.release.edition import Edition
 from server.release.evidence import PLAN_FILE
+from server.release.shown import modalities
 from server.release.tables import BidsType, as_json, tables
 
 _SPACE_URL = "http://www.bic.mni.mcgill.ca/ServicesAtlases/ICBM152NLin2009"
 _DESCRIP_BYTES = 79                                          # what the NIfTI-1 field holds
+_SHOWN = {
+    T1W: "T1-weighted brain made by a generator",
+    "FLAIR": "FLAIR made by a generator, of the same brain as the T1w beside it",
+}
 _MIDDLE = {"derivative": f"_space-{SPACE}_desc-synthetic", "raw": "_rec-synthetic"}
 
 
 def image_path(person: Person, kind: BidsType = "derivative") -> str:
-    """Where a person's image of this visit lies inside the release, POSIX."""
+    """Where this image lies inside the release, POSIX."""
     folder = f"{person.name}/{person.session}" if person.session else person.name
-    return f"{folder}/anat/{person.image}{_MIDDLE[kind]}_T1w.nii.gz"
+    return f"{folder}/anat/{person.visit}{_MIDDLE[kind]}_{person.modality}.nii.gz"
 
 
 def write_dataset(
@@ -68,7 +74,7 @@ def write_dataset(
             **rows,
             **card(plan, edition, people, kind),
             CROISSANT: croissant(
-                plan, edition, _pattern(people, kind), people, rows, _kinds(rows["participants.tsv"])
+                plan, edition, _patterns(people, kind), people, rows, _kinds(rows["participants.tsv"])
             ),
             PLAN_FILE: plan.canonical().encode() + b"\n",
         }
@@ -82,11 +88,11 @@ def write_dataset(
     return out
 
 
-def _pattern(people: Sequence[Person], kind: BidsType) -> str:
-    """Of the image files."""
+def _patterns(people: Sequence[Person], kind: BidsType) -> dict[str, str]:
+    """Of the image files, by modality."""
     sessions = {bool(person.session) for person in people}
     folder = "sub-*/ses-*/anat" if sessions == {True} else "sub-*/anat" if sessions == {False} else "sub-*/**/anat"
-    return f"{folder}/*{_MIDDLE[kind]}_T1w.nii.gz"
+    return {name: f"{folder}/*{_MIDDLE[kind]}_{name}.nii.gz" for name in modalities(people)}
 
 
 def _kinds(table: bytes) -> dict[str, str]:
@@ -104,7 +110,7 @@ def _is_number(cell: str) -> bool:
 
 def _write_person(root: Path, plan: TrainingPlan, person: Person, number: int, volume: Tensor, kind: BidsType) -> None:
     image = root / image_path(person, kind)
-    image.parent.mkdir(parents=True)
+    image.parent.mkdir(parents=True, exist_ok=True)          # a visit has an image of each modality
     seed = plan.release.seed
     write_volume(
         image,
@@ -114,11 +120,11 @@ def _write_person(root: Path, plan: TrainingPlan, person: Person, number: int, v
         intent_name="SYNTHETIC",
     )
     sidecar = {
-        "Description": "Synthetic T1-weighted brain made by a generator; not a scan of any person; not for diagnosis",
+        "Description": f"Synthetic {_SHOWN[person.modality]}; not a scan of any person; not for diagnosis",
         "SkullStripped": True,
         "SyntheticData": True,
         "SpatialReference": _SPACE_URL,
-        "RequestedConditions": person.conditions,
+        "RequestedConditions": _requested(plan, person),
         "Seed": seed,
         "Index": number,
         **({"YearsSinceFirstVisit": person.years} if person.session else {}),
@@ -128,6 +134,12 @@ def _write_person(root: Path, plan: TrainingPlan, person: Person, number: int, v
         "PlanDigest": plan.digest,
     }
     write_atomically(image.with_name(image.name.removesuffix(".nii.gz") + ".json"), as_json(sidecar))
+
+
+def _requested(plan: TrainingPlan, person: Person) -> dict[str, Condition]:
+    """The person's conditions; a variable that names the modality names that of this image."""
+    named = {variable.name for variable in plan.variables if variable.source == "modality"} & person.conditions.keys()
+    return person.conditions if person.modality == T1W else person.conditions | dict.fromkeys(named, person.modality)
 
 
 def refuse_to_overwrite(out: Path, replace: bool) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from braing3n_core.errors import DataRefused, GateBlocked
-from braing3n_core.likeness import likeness
+from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.metrics import correlation, mean_pairwise_ms_ssim
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import TrainingPlan
@@ -129,19 +129,31 @@ def anatomy(rules: Anatomy, findings: Sequence[Findings]) -> tuple[Gate, dict[in
     ), rejected  # fmt: skip
 
 
-def diversity(rules: Diversity, volumes: Tensor, preset: Preset) -> Gate:
-    """No two people of the release are nearly the same, and all together are not one person."""
+def diversity(rules: Diversity, volumes: Mapping[str, Tensor], preset: Preset) -> Gate:
+    """No two people of the release are nearly the same, and all together are not one person.
+
+    `volumes` are (n, 1, D, H, W) by modality: images are held against those of their own, and every modality must pass.
+    """
     allowed = f"most similar pair {rules.most_similar:g}, mean MS-SSIM {rules.most_mean_similarity:g}"
-    if len(volumes) < 2:
+    found = {name: _alike(images, preset, name) for name, images in volumes.items() if len(images) >= 2}
+    if not found:
         return Gate("diversity", True, "one image has nobody to be like", allowed, applies=False)
-    alike = likeness(volumes, volumes, preset)
-    alike = np.maximum(alike, alike.T)[~np.eye(len(volumes), dtype=bool)]
-    most, mean = float(alike.max()), mean_pairwise_ms_ssim(volumes, _PAIRS, _SEED)
+    words = [
+        f"{f'{name}: ' if len(volumes) > 1 else ''}most similar pair {most:.3f}, mean MS-SSIM {mean:.3f}"
+        for name, (most, mean) in found.items()
+    ]
+    most, mean = (float(worst) for worst in np.max(list(found.values()), axis=0))          # NaN is the worst of all
     return Gate(
-        "diversity", most <= rules.most_similar and mean <= rules.most_mean_similarity,
-        f"most similar pair {most:.3f}, mean MS-SSIM {mean:.3f}", allowed, "train longer, or ask for a wider range of people",
-        numbers={"most_similar": most, "mean_ms_ssim": mean},
+        "diversity", most <= rules.most_similar and mean <= rules.most_mean_similarity, "; ".join(words), allowed,
+        "train longer, or ask for a wider range of people", numbers={"most_similar": most, "mean_ms_ssim": mean},
     )  # fmt: skip
+
+
+def _alike(volumes: Tensor, preset: Preset, modality: str) -> tuple[float, float]:
+    """Likeness of the most similar pair of (n, 1, D, H, W) on T1w's scale, and the mean MS-SSIM of pairs."""
+    alike = likeness(volumes, volumes, preset, modality) + np.float32(ALLOWANCE.get(modality, 0.0))
+    alike = np.maximum(alike, alike.T)[~np.eye(len(volumes), dtype=bool)]
+    return float(np.minimum(alike, 1).max()), mean_pairwise_ms_ssim(volumes, _PAIRS, _SEED)
 
 
 def condition(rules: Condition, requested: Sequence[float], measured: Sequence[float]) -> Gate:

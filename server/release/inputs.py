@@ -117,7 +117,7 @@ class ReleaseInputs:
     """Everything the report shows. `rounds` are rows with `stage`, `round` and `epsilon` (site -> spent so far)."""
 
     plan: TrainingPlan
-    people: Sequence[Person]
+    people: Sequence[Person]                                 # one per image
     volumes: Tensor                                          # (n, 1, D, H, W)
     age_sweep: Sweep | None = None
     ventricle_sweep: Sweep | None = None
@@ -128,7 +128,7 @@ class ReleaseInputs:
     rounds: Sequence[Mapping[str, object]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     gates: Sequence[Gate] = ()
-    findings: Sequence[Findings] = ()                        # one per person
+    findings: Sequence[Findings] = ()                        # one per image
     edition: Edition | None = None
 
     @property

@@ -8,7 +8,7 @@ Neurological convention throughout: the person's left is on the left of the pict
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,18 +146,20 @@ def png(picture: Picture | Colours) -> bytes:
     return _encoded(picture, lambda image, file: image.save(file, "PNG", optimize=True))
 
 
-def hero_png(volumes: Tensor, path: Path, preset: Preset, *, columns: int = 4, rows: int = 3, zoom: int = 4) -> None:
-    """The README's picture: (n, 1, D, H, W) as columns x rows people, three planes each, on black."""
+def hero_png(
+    people: Tensor | Sequence[Tensor], path: Path, preset: Preset, *, columns: int = 4, rows: int = 3, zoom: int = 4
+) -> None:
+    """The README's picture: columns x rows people on black, each (m, D, H, W) as three planes a modality, one below another."""
     frame = frame_of(preset)
-    strips = [three_planes(volume, frame, zoom) for volume in volumes[: columns * rows]]
-    gap, black = 7 * zoom, np.zeros_like(strips[0])
-    strips += [black] * (-len(strips) % columns)
-    height, width = strips[0].shape
+    strips = [np.concatenate([three_planes(one, frame, zoom) for one in person]) for person in people[: columns * rows]]
+    gap, width = 7 * zoom, strips[0].shape[1]
+    height = max(len(strip) for strip in strips)
+    strips += [np.zeros((height, width), np.float32)] * (-len(strips) % columns)
     lines = len(strips) // columns
     page = np.zeros((lines * (height + gap) + gap, columns * (width + gap) + gap), np.float32)
     for i, strip in enumerate(strips):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        page[top : top + height, left : left + width] = strip
+        page[top : top + len(strip), left : left + width] = strip
     write_atomically(path, png(page))
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from braing3n_core.plan import Categorical
 from server.release.inputs import ReleaseInputs
+from server.release.shown import modalities
 from server.release.tables import as_json
 
 
@@ -23,6 +24,7 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
                 "plan": inputs.plan.digest,
                 "images": len(inputs.people),
                 "people": len({person.name for person in inputs.people}),
+                **_by_modality(inputs),
                 "privacy": {
                     "unit": "one patient with all scans",
                     "neighbours": "add or remove one patient",
@@ -43,12 +45,19 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
     )
 
 
+def _by_modality(inputs: ReleaseInputs) -> dict[str, dict[str, int]]:
+    """How many images of each modality, where there are several."""
+    shown = [person.modality for person in inputs.people]
+    names = modalities(inputs.people)
+    return {"modalities": {name: shown.count(name) for name in names}} if len(names) > 1 else {}
+
+
 def subgroups(inputs: ReleaseInputs) -> dict[str, dict[str, int]]:
     """How many people of the release have each level of each categorical variable; levels that nobody has are there with 0."""
     found = {}
     for variable in inputs.plan.variables:
         if isinstance(variable, Categorical) and len(variable.levels) > 1:
-            asked = [person.conditions.get(variable.name) for person in inputs.people if not person.years]
+            asked = [person.conditions.get(variable.name) for person in inputs.people if person.first]
             found[variable.name] = {level: asked.count(level) for level in variable.levels}
             found[variable.name] |= {"not requested": asked.count(None)} if None in asked else {}
     return found

@@ -16,7 +16,7 @@ from braing3n_core.census import Shares
 from braing3n_core.errors import WaitingForSites
 from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
-from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from braing3n_core.plan import T1W, Categorical, Continuous, TrainingPlan
 from braing3n_core.released import FOLDER as GENERATOR
 from server.release import gates
 from server.release.accounts import Sealed, account
@@ -38,12 +38,14 @@ from server.release.mosaic import hero_png
 from server.release.numbers import metrics_json
 from server.release.policy import Policy
 from server.release.report import describe, number, render
+from server.release.shown import by_visit
 from server.release.tables import BidsType, as_json
 
 Progress = Callable[[str, int, int], None]                   # what, done, total
 RELEASE = "release"                                          # the folder's name inside a run
 REPORT = "docs/report.html"
 PICTURE = "cohort.png"                                       # beside it: the first people of the cohort at a glance
+_AT_A_GLANCE = 12                                            # brains on that picture
 _STEPS = 7                                                   # pictures of one sweep
 
 
@@ -126,7 +128,8 @@ def publish(
     if with_generator:
         documents |= bundle_files(plan, model, edition) | {".bidsignore": bidsignore(f"{GENERATOR}/")}
     # 3. The folder.
-    hero_png(volumes, out / PICTURE, plan.model)
+    brains = [volumes[list(visit.values())][:, 0] for visit in by_visit(people)[:_AT_A_GLANCE]]
+    hero_png(brains, out / PICTURE, plan.model, rows=3 if plan.modalities == (T1W,) else 2)
     return write_dataset(
         folder, plan, edition, people, volumes, numbers=[one.number for one in judged.people], kind=kind,
         measured={VENTRICLES: judged.measured}, documents=documents, replace=replace,
@@ -138,7 +141,7 @@ def _visits(people: Sequence[Person], volumes: Tensor, measured: Sequence[float]
     name = next((person.name for person in people if person.session), None)
     if name is None:
         return None
-    mine = [place for place, person in enumerate(people) if person.name == name]
+    mine = [place for place, person in enumerate(people) if person.name == name and person.modality == T1W]
     years, sizes = tuple(people[place].years for place in mine), tuple(measured[place] for place in mine)
     return Sweep(YEARS, "year", years, volumes[mine], sizes, f"{name} at every visit; the years alone differ")
 

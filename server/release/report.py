@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from torch import Tensor
 
 from braing3n_core.data.template import SPACE
 from braing3n_core.models.brain import Condition
 from braing3n_core.page import script_hash
-from braing3n_core.plan import Continuous, TrainingPlan
+from braing3n_core.plan import T1W, Continuous, TrainingPlan
 from server.release.calibrate import shipped
 from server.release.certificate_words import FALSE_ALARMS
 from server.release.certificate_words import meaning as allowed
@@ -28,7 +29,6 @@ from server.release.mosaic import (
     FULL_COLOUR,
     PLANES,
     Frame,
-    Picture,
     Sheet,
     difference,
     enlarged,
@@ -40,10 +40,11 @@ from server.release.mosaic import (
 )
 from server.release.numbers import subgroups
 from server.release.plots import DARK, LIGHT, Ink, budget_png, control_png, control_r, copies_png
+from server.release.shown import by_visit, modalities
 
 __all__ = ["Control", "Quality", "ReleaseInputs", "SitePrivacy", "StagePrivacy", "Sweep", "render", "site_privacy"]
 
-MOSAIC = 24                                                  # volumes shown
+MOSAIC = 24                                                  # volumes shown: fewer brains if each has several
 SCROLLED = 24                                                # volumes one can scroll through
 LARGEST_BYTES = 15_000_000                                   # a report must travel by mail
 _STRIP_ZOOM, _SWEEP_ZOOM, _SHEET_ZOOM = 4, 4, 2              # pixels per voxel
@@ -51,12 +52,20 @@ _TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
 @dataclass(frozen=True)
-class Portrait:
-    """An image inside the page, with its caption and the words for those who cannot see it."""
+class View:
+    """An image inside the page, with the words for those who cannot see it."""
 
+    modality: str
     uri: str
-    caption: str
     alt: str
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One brain in every modality, with a caption."""
+
+    caption: str
+    views: tuple[View, ...]
 
 
 @dataclass(frozen=True)
@@ -83,22 +92,23 @@ def render(inputs: ReleaseInputs) -> str:
     """The whole report. The same inputs give the same text; every word from the plan is escaped; no address is in it."""
     plan, frame = inputs.plan, frame_of(inputs.plan.model)
     variables = {variable.name: variable for variable in plan.variables}
-    people = list(zip(inputs.people, inputs.volumes, strict=True))
-    sheets = [[sheet(volume, frame, name, _SHEET_ZOOM) for name in PLANES] for _, volume in people[:SCROLLED]]
+    visits, shown = by_visit(inputs.people), modalities(inputs.people)
     page = _environment().get_template(_TEMPLATE.name).render(
         plan=plan,
         version=version("braing3n"),
         space=SPACE,
         convention=CONVENTION,
         full_colour=FULL_COLOUR,
-        count=len(people),
+        count=len(inputs.people),
+        brains=len(visits),
+        shown=shown,
+        several=len(shown) > 1,
         cohort=in_words(inputs.people),
         private=plan.privacy.private,
         summed=plan.privacy.secure_sum,
         facts=_facts(inputs),
-        mosaic=[_portrait(person.image, describe(person.now, plan), three_planes(v, frame, _STRIP_ZOOM))
-                for person, v in people[:MOSAIC]],
-        scroller=_scroller(inputs, frame, sheets),
+        mosaic=[_portrait(inputs, visit, frame) for visit in visits[: MOSAIC // len(shown)]],
+        scroller=_scroller(inputs, visits[: SCROLLED // len(shown)], frame),
         sweeps=[(sweep, _steps(sweep, frame)) for sweep in inputs.sweeps],
         budget=_chart(lambda ink: budget_png(inputs.rounds, inputs.privacy, ink), "Epsilon spent per site after each round"),
         control=inputs.control and _chart(
@@ -117,7 +127,7 @@ def render(inputs: ReleaseInputs) -> str:
         verdict=gate_verdict(inputs.gates) if inputs.gates else None,
         copies=_chart(lambda ink: copies_png(shipped(), ink), "Similarity of public people and of planted copies"),
         reference=shipped(),
-        strips=strips(inputs.findings[:SCROLLED]),
+        strips=strips([inputs.findings[visit[T1W]] for visit in visits[: SCROLLED // len(shown)]] if inputs.findings else []),
         ledgers=bars(inputs.privacy),
         groups=subgroups(inputs),
         units={name: v.unit for name, v in variables.items() if isinstance(v, Continuous)},
@@ -207,8 +217,15 @@ def _facts(inputs: ReleaseInputs) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _portrait(name: str, caption: str, picture: Picture) -> Portrait:
-    return Portrait(_uri(jpeg(picture), "jpeg"), caption, f"{name}: axial, coronal and sagittal cut; requested {caption}")
+def _portrait(inputs: ReleaseInputs, visit: Mapping[str, int], frame: Frame) -> Portrait:
+    """`visit` says where the image of each modality is."""
+    caption = describe(inputs.people[visit[T1W]].now, inputs.plan)
+    views = []
+    for name, at in visit.items():
+        picture = jpeg(three_planes(inputs.volumes[at], frame, _STRIP_ZOOM))
+        words = f"{inputs.people[at].image}: axial, coronal and sagittal cut; requested {caption}"
+        views.append(View(name, _uri(picture, "jpeg"), words))
+    return Portrait(caption, tuple(views))
 
 
 def _steps(sweep: Sweep, frame: Frame) -> list[Step]:
@@ -233,26 +250,37 @@ def _steps(sweep: Sweep, frame: Frame) -> list[Step]:
 
 @dataclass(frozen=True)
 class Scroller:
-    """Every slice of a few volumes: `sheets[person][plane]`, sides in voxels, and where to start."""
+    """Every slice of a few brains: the first one's `sheets` of each plane, sides in voxels, and where to start.
+
+    `uris[modality][brain][plane]`; no planes where a brain lacks that modality.
+    """
 
     names: list[str]
     captions: list[str]
-    sheets: list[list[Sheet]]
-    uris: list[list[str]]
+    sheets: list[Sheet]
+    uris: dict[str, list[list[str]]]
     cuts: tuple[int, int, int]                               # x, y, z
     sides: tuple[int, int, int]
 
 
-def _scroller(inputs: ReleaseInputs, frame: Frame, sheets: list[list[Sheet]]) -> Scroller:
-    shown = list(inputs.people)[:SCROLLED]
+def _scroller(inputs: ReleaseInputs, visits: Sequence[Mapping[str, int]], frame: Frame) -> Scroller:
+    shown = [inputs.people[visit[T1W]] for visit in visits]
+    sheets = {
+        name: [_sheets(inputs.volumes[visit[name]], frame) if name in visit else [] for visit in visits]
+        for name in modalities(inputs.people)
+    }
     return Scroller(
-        names=[person.image for person in shown],
+        names=[person.visit for person in shown],
         captions=[describe(person.now, inputs.plan) for person in shown],
-        sheets=sheets,
-        uris=[[_uri(one.jpeg, "jpeg") for one in person] for person in sheets],
+        sheets=sheets[T1W][0],
+        uris={name: [[_uri(one.jpeg, "jpeg") for one in brain] for brain in brains] for name, brains in sheets.items()},
         cuts=frame.cuts,
         sides=frame.sides,
     )
+
+
+def _sheets(volume: Tensor, frame: Frame) -> list[Sheet]:
+    return [sheet(volume, frame, name, _SHEET_ZOOM) for name in PLANES]
 
 
 def _chart(draw: Callable[[Ink], bytes | None], alt: str) -> Chart | None:

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Literal
 
 from braing3n_core.models.brain import Condition
-from braing3n_core.plan import Categorical, Continuous, TrainingPlan
+from braing3n_core.plan import T1W, Categorical, Continuous, TrainingPlan
 from server.release.cohort import Person, Variable
 from server.release.edition import NOT_RECORDED, Edition
+from server.release.shown import by_visit, sequences
 
 BIDS_VERSION = "1.11.1"
 OLDEST_AGE = 89                                              # years; BIDS writes every age from here on as 89
@@ -25,14 +26,18 @@ def tables(
     """The files of the dataset that are not images, by name."""
     names = [variable.name for variable in plan.variables]
     rows = [["participant_id", "species", *names, *(f"{name}_measured" for name in measured)]]
+    shown = _shown(people)
     for i, person in enumerate(people):
-        if not person.years:
-            asked = [_cell(variable, person.conditions.get(variable.name)) for variable in plan.variables]
+        if person.first:
+            asked = [
+                shown[person.name] if variable.source == "modality" and shown[person.name] != T1W
+                else _cell(variable, person.conditions.get(variable.name)) for variable in plan.variables
+            ]  # fmt: skip
             rows.append([person.name, "homo sapiens", *asked, *(_measured(values[i]) for values in measured.values())])
     return {
-        "dataset_description.json": as_json(_description(plan, edition, kind)),
+        "dataset_description.json": as_json(_description(plan, edition, people, kind)),
         "participants.tsv": _tsv(rows),
-        "participants.json": as_json(_columns(plan, measured)),
+        "participants.json": as_json(_columns(plan, measured, people)),
         **({"descriptions.tsv": _DESCRIPTIONS} if kind == "derivative" else {}),
         **_sessions(plan, people, measured),
     }
@@ -45,14 +50,15 @@ def _sessions(
     age = next((v for v in plan.variables if v.name == "age" and isinstance(v, Continuous)), None)
     tables: dict[str, list[list[str]]] = {}
     for i, person in enumerate(people):
-        if person.session:
+        if person.session and person.modality == T1W:
             head = ["session_id", "years", *(["age"] if age else []), *(f"{name}_measured" for name in measured)]
             numbers = [f"{person.years:g}", *([_cell(age, person.now.get("age"))] if age else [])]
             rows = tables.setdefault(f"{person.name}/{person.name}_sessions.tsv", [head])
             rows.append([person.session, *numbers, *(_measured(values[i]) for values in measured.values())])
     if not tables:
         return {}
-    columns = {name: about for name, about in _columns(plan, measured).items() if name == "age" or name.endswith("_measured")}
+    about_all = _columns(plan, measured, people)
+    columns = {name: about for name, about in about_all.items() if name == "age" or name.endswith("_measured")}
     known = {
         "session_id": {"Description": "A visit of a synthetic person"},
         "years": {"Description": "Since the first visit, as REQUESTED of the generator", "Units": "year"},
@@ -69,10 +75,10 @@ def licence(plan: TrainingPlan) -> str:
     return "CC0-1.0" if plan.rehearsal is not None else "No licence granted yet; ask the data controllers of the study"
 
 
-def _description(plan: TrainingPlan, edition: Edition, kind: BidsType) -> dict[str, object]:
+def _description(plan: TrainingPlan, edition: Edition, people: Sequence[Person], kind: BidsType) -> dict[str, object]:
     private = plan.privacy.private
     return {
-        "Name": f"{plan.study}: synthetic T1-weighted brains",
+        "Name": f"{plan.study}: synthetic {sequences(people)} brains",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": kind,
         "License": licence(plan),
@@ -90,7 +96,15 @@ def _description(plan: TrainingPlan, edition: Edition, kind: BidsType) -> dict[s
     }
 
 
-def _columns(plan: TrainingPlan, measured: Mapping[str, Sequence[float]]) -> dict[str, object]:
+def _shown(people: Sequence[Person]) -> dict[str, str]:
+    """Person -> the modalities of each visit: T1w, or T1w+FLAIR."""
+    return {people[place].name: "+".join(visit) for visit in by_visit(people) for place in visit.values()}
+
+
+def _columns(
+    plan: TrainingPlan, measured: Mapping[str, Sequence[float]], people: Sequence[Person]
+) -> dict[str, object]:
+    several = sorted(set(_shown(people).values()) - {T1W})
     columns: dict[str, object] = {
         "participant_id": {"Description": "A synthetic person; linked to no patient"},
         "species": {"Description": "What the images show, though nobody was scanned"},
@@ -102,11 +116,14 @@ def _columns(plan: TrainingPlan, measured: Mapping[str, Sequence[float]]) -> dic
             if variable.name == "age":
                 about["Description"] = f"{about['Description']}; {OLDEST_AGE}: this or older, exact in each image's JSON file"
         else:
-            about["Levels"] = {_plain(level): _LEVELS.get((variable.name, level), _plain(level)) for level in variable.levels}
+            levels = {_plain(level): _LEVELS.get((variable.name, level), _plain(level)) for level in variable.levels}
+            both = several if variable.source == "modality" else []
+            about["Levels"] = levels | dict.fromkeys(both, "an image of each, of one anatomy, at every visit")
         columns[variable.name] = about
     for name in measured:
         unit = next((v.unit for v in plan.variables if isinstance(v, Continuous) and v.name == name), "")
-        columns[f"{name}_measured"] = {"Description": f"{name} as measured on the synthetic image", "Units": unit}
+        on = "T1w" if several else "image"
+        columns[f"{name}_measured"] = {"Description": f"{name} as measured on the synthetic {on}", "Units": unit}
     return columns
 
 

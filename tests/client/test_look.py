@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from braing3n_core.data.cohort import Cohort, Patient, Scan
+from braing3n_core.data.patient import Wishes, people
 from braing3n_core.data.phantom import phantoms
 from braing3n_core.data.template import template
 from braing3n_core.data.volume import write_volume
@@ -102,6 +103,82 @@ def test_a_folder_that_is_no_release_is_not_looked_at(folder: Path, tmp_path: Pa
     spoil(tmp_path)
     with pytest.raises(IntegrityError, match="no plan and policy"):
         Release.read(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- modalities
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, Tensor]:
+    """Modality -> (5, 1, D, H, W) of five phantoms."""
+    both = ("T1w", "FLAIR")
+    brains = list(people(TINY, 5, 11, Hospital(name="x"), Wishes(modalities=both)))
+    return {name: torch.stack([brain.visits[0].images[name][None] for brain in brains]) for name in both}
+
+
+@pytest.fixture(scope="module")
+def flairs(pairs: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people of a release with both modalities; the FLAIR of the second is a patient's own."""
+    out = tmp_path_factory.mktemp("flairs") / "release"
+    (out / "docs").mkdir(parents=True)
+    cells = [{"count": 2, "modalities": ["T1w", "FLAIR"], "conditions": {}}]
+    (out / "docs" / "plan.json").write_text(study().but(release={"seed": 1, "cells": cells}).canonical())
+    (out / "docs" / "policy.toml").write_text("[copies]\nthreshold = 0.88\n")
+    for number, places in ((1, {"T1w": 3, "FLAIR": 3}), (2, {"T1w": 4, "FLAIR": 0})):
+        for modality, place in places.items():
+            path = out / f"sub-syn{number:04d}" / "anat" / f"sub-syn{number:04d}_desc-synthetic_{modality}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, pairs[modality][place, 0].numpy(), template(TINY).affine)
+    return out
+
+
+def patients(pairs: dict[str, Tensor], others: int) -> Cohort:
+    """Three patients; the first so many have a FLAIR too."""
+    return Cohort(tuple(
+        Patient(
+            f"sub-secret{i}", (Scan(pairs["T1w"][i], {}),), held_out=False,
+            others=(Scan(pairs["FLAIR"][i], {}, "FLAIR"),) if i < others else (),
+        )
+        for i in range(3)
+    ), ())  # fmt: skip
+
+
+def test_a_copied_flair_comes_first_beside_the_flair_it_was_copied_from(flairs: Path, pairs: dict[str, Tensor]) -> None:
+    release = Release.read(flairs)
+    assert release.names == ("sub-syn0001", "sub-syn0002", "sub-syn0001_FLAIR", "sub-syn0002_FLAIR")
+    found = nearest(release, patients(pairs, 2))
+    assert (found[0].image, found[0].patient) == ("sub-syn0002_FLAIR", "sub-secret0")
+    assert torch.equal(found[0].scan, pairs["FLAIR"][0])
+    assert len(found) == 4
+    for pair in found[1:]:
+        assert pair.alike < release.threshold
+        number = int(pair.patient[-1])
+        modality = "FLAIR" if pair.image.endswith("FLAIR") else "T1w"
+        assert torch.equal(pair.scan, pairs[modality][number]), "held against its own modality alone"
+
+
+def test_a_site_without_flair_says_nothing_of_flairs_and_says_that(
+    flairs: Path, pairs: dict[str, Tensor], tmp_path: Path
+) -> None:
+    release, cohort = Release.read(flairs), patients(pairs, 0)
+    found = nearest(release, cohort)
+    assert {pair.image for pair in found} == {"sub-syn0001", "sub-syn0002"}
+    text = write_neighbour_page(release, found, "north", tmp_path).read_text()
+    assert "This site has no FLAIR" in text
+
+
+def test_nothing_is_said_of_a_missing_modality_where_none_is_missing(folder: Path, cohort: Cohort, tmp_path: Path) -> None:
+    release = Release.read(folder)
+    text = write_neighbour_page(release, nearest(release, cohort), "north", tmp_path).read_text()
+    assert "This site has no" not in text
+
+
+def test_both_images_of_a_person_are_rated_by_name(flairs: Path, tmp_path: Path) -> None:
+    text = write_rating_page(Release.read(flairs), tmp_path, 24).read_text()
+    for name in ("sub-syn0001", "sub-syn0001_FLAIR"):
+        assert f'data-image="{name}"' in text
+        assert ImageRating(image=name, rating="poor").image == name
+    assert ImageRating(image="sub-syn0001_ses-01_FLAIR", rating="poor")
 
 
 def form(folder: Path, **changes: object) -> dict[str, object]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from braing3n_core.plan import TrainingPlan
 from privacy.signing import pae
 from server.release.cohort import draw
 from server.release.dataset import write_dataset
+from server.release.tables import BidsType
 from tests.server.release.conftest import Signed
 from tests.server.release.hospitals import EDITION, copied
 
@@ -44,6 +47,21 @@ def test_the_raw_variant_passes_the_bids_validator_too(plan: TrainingPlan, volum
     out = write_dataset(tmp_path / "raw", plan, EDITION, draw(plan.release, plan.variables), volumes, kind="raw")
     done = ran(tool, out)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kind", ["derivative", "raw"])
+def test_t1w_and_flair_pass_the_bids_validator_and_croissant_s(
+    kind: BidsType, plan: TrainingPlan, volumes: Tensor, tmp_path: Path
+) -> None:
+    tool, croissant = program("bids-validator-deno", "bids-validator-deno"), program("mlcroissant", "mlcroissant")
+    t1w, visits = draw(plan.release, plan.variables)[0], [("ses-01", 0.0), ("ses-02", 1.5)]
+    people = [replace(t1w, session=name, years=at, modality=what) for name, at in visits for what in ("T1w", "FLAIR")]
+    measured = {"ventricles": [30.0, math.nan, 31.0, math.nan]}
+    out = write_dataset(tmp_path / kind, plan, EDITION, people, volumes[:4], measured=measured, kind=kind)
+    done = ran(tool, out)
+    assert done.returncode == 0, done.stdout
+    done = ran(croissant, "validate", "--jsonld", "croissant.json", cwd=out)
+    assert done.returncode == 0, done.stderr
 
 
 def test_croissant_validates_and_its_table_loads(signed: Signed) -> None:

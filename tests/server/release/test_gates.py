@@ -62,12 +62,12 @@ def test_too_many_broken_volumes_close_the_gate() -> None:
 
 
 def test_one_person_many_times_is_no_cohort(plan: TrainingPlan, volumes: Tensor) -> None:
-    assert gates.diversity(RULES.diversity, volumes, plan.model).passed
+    assert gates.diversity(RULES.diversity, {"T1w": volumes}, plan.model).passed
     twins = torch.cat([volumes[:3], volumes[:1] + 0.001])
-    gate = gates.diversity(RULES.diversity, twins, plan.model)
+    gate = gates.diversity(RULES.diversity, {"T1w": twins}, plan.model)
     assert not gate.passed
     assert "most similar pair 1.000" in gate.found
-    assert not gates.diversity(RULES.diversity, volumes[:1], plan.model).applies
+    assert not gates.diversity(RULES.diversity, {"T1w": volumes[:1]}, plan.model).applies
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from braing3n_core.data.patient import Wishes, people
+from braing3n_core.plan import Hospital
 from server.release.anatomy import examine
 from server.release.gates import Gate
 from server.release.inputs import ReleaseInputs
@@ -18,7 +21,7 @@ from tests.server.release.conftest import Signed
 
 pytestmark = [browser, pytest.mark.slow]
 GATES = [Gate("budget", True, "within what was agreed", "epsilon 8"), Gate("copies", True, "no vote", "none", applies=False)]
-PAGES = ("report", "certificate")
+PAGES = ("report", "both", "certificate")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,22 @@ def pages(inputs: ReleaseInputs, signed: Signed, tmp_path_factory: pytest.TempPa
     found = [examine(volume, inputs.plan.model) for volume in inputs.volumes]
     whole = dataclasses.replace(inputs, gates=GATES, findings=found)
     (out / "report.html").write_text(render(whole), encoding="utf-8")
-    return {"report": out / "report.html", "certificate": signed.release / "docs" / "privacy_certificate.html"}
+    (out / "both.html").write_text(render(with_flair(whole)), encoding="utf-8")
+    certificate = signed.release / "docs" / "privacy_certificate.html"
+    return {"report": out / "report.html", "both": out / "both.html", "certificate": certificate}
+
+
+def with_flair(inputs: ReleaseInputs) -> ReleaseInputs:
+    """The same people, and a FLAIR of each but the last."""
+    brains = list(people(inputs.plan.model, len(inputs.people), 3, Hospital(name="x"), Wishes(modalities=("T1w", "FLAIR"))))
+    shown = [
+        dataclasses.replace(person, modality=modality)
+        for person in inputs.people for modality in ("T1w", "FLAIR") if modality == "T1w" or person != inputs.people[-1]
+    ]  # fmt: skip
+    places = [[one.name for one in inputs.people].index(person.name) for person in shown]
+    volumes = [brains[place].visits[0].images[one.modality][None] for place, one in zip(places, shown, strict=True)]
+    found = [examine(volume, inputs.plan.model, one.modality) for volume, one in zip(volumes, shown, strict=True)]
+    return dataclasses.replace(inputs, people=shown, volumes=torch.stack(volumes), findings=found)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +101,31 @@ def test_the_viewer_is_moved_by_keys_and_opened_from_the_group_plot(tab: Tab, pa
     assert tab.js("getComputedStyle(document.querySelector('.slice.v3')).backgroundImage").startswith("url")
 
 
-def test_on_paper_no_figure_is_lost(tab: Tab, pages: dict[str, Path]) -> None:
-    tab.open(pages["report"], 718)                           # A4 within its margins
+def test_a_flair_lies_below_its_t1w_and_moves_with_it(tab: Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["both"])
+    below = "getComputedStyle(document.querySelector('.slice.p0 u'))"
+    assert tab.js(f"{below}.backgroundImage").startswith("url")
+    assert tab.js(f"{below}.backgroundImage") != tab.js("getComputedStyle(document.querySelector('.slice.p0')).backgroundImage")
+    tab.js("document.querySelector('.viewer input').focus()")
+    tab.press("ArrowRight")
+    assert tab.js(f"{below}.backgroundPosition") == tab.js("document.querySelector('.slice').style.backgroundPosition")
+    for width in (1280, 390):
+        tab.open(pages["both"], width)
+        box = "(k => document.querySelectorAll(k)[0].getBoundingClientRect())"
+        slice_, flair, control = (f"{box}('{name}')" for name in (".slice", ".slice u", ".viewer input"))
+        assert tab.js(f"{flair}.top") == pytest.approx(tab.js(f"{slice_}.bottom") + 8, abs=1)
+        assert tab.js(f"{flair}.bottom") <= tab.js(f"{control}.top"), "it hides no control"
+    tab.js("document.querySelector('.open[data-person=\"5\"]').click()")
+    assert tab.js(f"{below}.backgroundImage") == "none", "who has no FLAIR shows none"
+
+
+@pytest.mark.parametrize("name", ["report", "both"])
+def test_on_paper_no_figure_is_lost(tab: Tab, pages: dict[str, Path], name: str) -> None:
+    tab.open(pages[name], 718)                               # A4 within its margins
     tab.call("Emulation.setEmulatedMedia", media="print")
-    sizes = tab.js("[...document.querySelectorAll('.slice, .mosaic img, .step img, .chart img')].map(e => e.clientHeight)")
+    figures = ".slice, .slice u, .mosaic img, .step img, .chart img"
+    sizes = tab.js(f"[...document.querySelectorAll('{figures}')].map(e => e.clientHeight)")
     assert len(sizes) > 20
     assert min(sizes) > 20
-    tab.open(pages["report"])
+    tab.open(pages[name])
     assert tab.printed().startswith(b"%PDF")

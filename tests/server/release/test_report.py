@@ -134,6 +134,11 @@ def test_the_same_inputs_give_the_same_report_and_it_travels(inputs: ReleaseInpu
     assert len(page.encode()) < 15_000_000
 
 
+def test_a_release_of_one_modality_never_speaks_of_another(page: str) -> None:
+    assert "FLAIR" not in page
+    assert "data-kind" not in page
+
+
 def test_a_bare_release_still_has_a_report(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
     text = Addresses(render(ReleaseInputs(plan, inputs.people, inputs.volumes))).text
     assert "not measured: this release was made without a quality panel" in text
