@@ -34,7 +34,7 @@ class Copies(Frozen):
     least_spare: NonNegativeInt
 
     def spares(self, count: int, voted: bool, images: int = 1) -> int:
-        """People to make beyond `count`: more if a vote will reject some by noise alone, more still if each has many images."""
+        """People to make beyond `count`: more if a vote will reject some by noise alone, more still if each has `images`."""
         return max(self.least_spare, round(((1 + self.spare) ** images - 1) * count) if voted else 0)
 
 
