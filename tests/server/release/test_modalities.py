@@ -283,7 +283,7 @@ def test_both_images_of_a_brain_are_in_one_picture_and_in_one_viewer(page: str) 
     assert set(re.findall(r'data-person="(\d+)"', page)) == {"0", "1", "2"}
     assert set(re.findall(r"\.p(\d)\.v(\d) u\.FLAIR\{", page)) == {(k, v) for k in "012" for v in "01"}
     assert 'aria-label="axial slice, T1w above FLAIR"' in page
-    assert "lesions shine" in page
+    assert "a lesion would outshine both" in page
     assert "sub-syn0002_FLAIR: axial, coronal and sagittal cut" in page
     assert not re.search(r'url\((?!"data:image/)', page)
 
