@@ -31,7 +31,8 @@ FLAIR = "FLAIR"
 STEPS = 12
 Say = Callable[[str], None]
 _UNSEEN, _SEED = 770_001, 20_260_003                         # of phantoms that no weights were trained on; of generated people
-MOST_ML = 12.0                                               # lesions that are asked for, from none
+_MOST_ML = 20.0                                              # lesions that are asked for, from none
+_VENTRICLES_ML = (25.0, 60.0)                                # ventricles that are asked for
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def told_for(model: Brain, count: int, say: Say) -> Told:
         "made from another's T1w": made.roll(1, 0),
     }
     say(f"{count} generated people, lesions asked for")
-    return Told(_ways(model, flair, ways), _agreements(model, seen, (flair, made), count), (t1w, flair, made))
+    agreements = _agreements(model, seen, (flair, ways["own latents"], made), count)
+    return Told(_ways(model, flair, ways), agreements, (t1w, flair, made))
 
 
 @torch.no_grad()
@@ -110,22 +112,29 @@ def _squares(one: Tensor, other: Tensor, inside: Tensor) -> np.ndarray:
     return np.asarray((one - other).square()[:, 0, inside].mean(1).double().numpy())
 
 
-def _agreements(model: Brain, seen: Sequence[Person], shown: tuple[Tensor, Tensor], count: int) -> tuple[Agreement, ...]:
+def _agreements(
+    model: Brain, seen: Sequence[Person], shown: tuple[Tensor, Tensor, Tensor], count: int
+) -> tuple[Agreement, ...]:
     """Lesions and ventricles: of phantoms in truth and on the FLAIR, of generated people as asked for and on the FLAIR."""
     truth = [person.visits[0].truth for person in seen]
-    asked = np.linspace(0.0, MOST_ML, count)
-    rows: list[dict[str, Condition]] = [{"modality": T1W, "age": 65.0, "lesions": float(value)} for value in asked]
+    asked = np.linspace(0.0, _MOST_ML, count)
+    order = np.random.default_rng(0).permutation(count)      # so that ventricles say nothing of lesions
+    rows: list[dict[str, Condition]] = [
+        {"modality": T1W, "age": 65.0, "lesions": float(load), "ventricles": float(size)}
+        for load, size in zip(asked, np.linspace(*_VENTRICLES_ML, count)[order], strict=True)
+    ]
     wanted = [Wanted(row, number, 0.0, name) for name in (T1W, FLAIR) for number, row in enumerate(rows)]
     t1w, flair = images(model, wanted, _SEED, steps=STEPS, guidance=1.0).chunk(2)
-    scanned, translated_ = (measured(volumes, FLAIR, model.preset) for volumes in shown)
+    scanned, rebuilt, made = (measured(volumes, FLAIR, model.preset) for volumes in shown)
     generated, beside = measured(flair, FLAIR, model.preset), measured(t1w, T1W, model.preset)
     lesions = [one["lesions"] for one in truth]
     return (
         _agreement("lesions, true and on the FLAIR", "phantoms, scanned", lesions, scanned["lesions"]),
-        _agreement("lesions, true and on the FLAIR", "phantoms, made from T1w", lesions, translated_["lesions"]),
+        _agreement("lesions, true and on the FLAIR", "phantoms, own latents", lesions, rebuilt["lesions"]),
+        _agreement("lesions, true and on the FLAIR", "phantoms, made from T1w", lesions, made["lesions"]),
         _agreement("lesions, asked and on the FLAIR", "generated", asked, generated["lesions"]),
         _agreement("ventricles, true and on the FLAIR", "phantoms, made from T1w", [one["ventricles"] for one in truth],
-                   translated_["ventricles"]),
+                   made["ventricles"]),
         _agreement("ventricles, on T1w and FLAIR", "generated", beside["ventricles"], generated["ventricles"]),
     )  # fmt: skip
 
