@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, NoReturn
 
 import typer
@@ -181,14 +182,22 @@ def modality(
 def modalities(
     out: Annotated[Path | None, typer.Option(help="Folder for modalities.json and a picture of one person.")] = None,
     people: Annotated[int, typer.Option(min=8, help="Phantoms whose FLAIR is known, and generated people.")] = 48,
+    data: Annotated[Path | None, typer.Option(help="Real people's T1w and FLAIR, BIDS, in place of phantoms.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A prior and its FLAIR; none: those that ship.")] = None,
 ) -> None:
     """Hold FLAIR images that are made from T1w against those of unseen phantoms, and lesions against what was asked for."""
     from braing3n_core.files import write_atomically
+    from braing3n_core.plan import TrainingPlan
     from braing3n_core.prior import SHIPPED, read_prior
     from simulations import modalities as shown
 
     model = read_prior(weights or SHIPPED / "tiny.safetensors", modalities=("T1w", shown.FLAIR))
+    if data:
+        plan = TrainingPlan.load(RECIPES / "two_modalities.toml")
+        with TemporaryDirectory() as cache:
+            ways = shown.of_patients(model, plan, data, Path(cache))
+        console.show("\n".join(shown.rows_of(data.name, ways)))
+        return
     found = shown.told_for(model, people, console.note)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ lesions that are asked for are seen where hospitals look for them: bright on the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from braing3n_core import figures, metrics, tissues
+from braing3n_core.data.cohort import load_cohort
 from braing3n_core.data.patient import Person, Wishes, people
 from braing3n_core.data.preprocess import on_grid
 from braing3n_core.data.template import template
+from braing3n_core.errors import DataRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.presets import Preset
 from braing3n_core.people import Wanted, images, translated
-from braing3n_core.plan import T1W, Hospital
+from braing3n_core.plan import T1W, Hospital, TrainingPlan
 from server.trajectory import visits_of
 
 FLAIR = "FLAIR"
@@ -71,7 +73,7 @@ def told_for(model: Brain, count: int, say: Say) -> Told:
     seen = list(people(model.preset, count, _UNSEEN, Hospital(name="public"), Wishes(modalities=(T1W, FLAIR))))
     t1w, flair = (torch.stack([person.visits[0].images[name][None] for person in seen]) for name in (T1W, FLAIR))
     say(f"{FLAIR} from their T1w")
-    made = from_t1w(model, t1w, seen)
+    made = from_t1w(model, t1w, [visits_of(person, model.preset)[0] for person in seen])
     ways = {
         "own latents": _rebuilt(model, flair),
         "made from the T1w": made,
@@ -82,10 +84,23 @@ def told_for(model: Brain, count: int, say: Say) -> Told:
     return Told(_ways(model, flair, ways), agreements, (t1w, flair, made))
 
 
+def of_patients(model: Brain, plan: TrainingPlan, bids: Path, cache: Path) -> tuple[Way, ...]:
+    """The same of real scans: patients with as many T1w as FLAIR, visit by visit. Raises DataRefused if there are none."""
+    asked = plan.but(rehearsal=None, data={"registration": "affine"})
+    cohort = load_cohort(bids, asked, cache)
+    pairs = [(one, other) for person in cohort.patients if len(person.scans) == len(person.others)
+             for one, other in zip(person.scans, person.others, strict=True)]  # fmt: skip
+    if not pairs:
+        raise DataRefused(f"no patient in {bids.name} has a {FLAIR} for each T1w; name a folder where some have")
+    t1w, flair = (torch.stack([pair[place].volume for pair in pairs]) for place in (0, 1))
+    made = from_t1w(model, t1w, [one.conditions for one, _ in pairs])
+    return _ways(model, flair, {"own latents": _rebuilt(model, flair), "made from the T1w": made})
+
+
 @torch.no_grad()
-def from_t1w(model: Brain, t1w: Tensor, seen: Sequence[Person]) -> Tensor:
-    """(n, 1, D, H, W): one FLAIR for each T1w (n, 1, D, H, W), of what is known of these phantoms at their first visit."""
-    codes = model.codes([visits_of(person, model.preset)[0] for person in seen])
+def from_t1w(model: Brain, t1w: Tensor, known: Sequence[Mapping[str, Condition]]) -> Tensor:
+    """(n, 1, D, H, W): one FLAIR for each T1w (n, 1, D, H, W), of what is known of these people."""
+    codes = model.codes(known)
     noise = noise_of(model, _SEED, len(t1w))
     parts = zip(t1w.split(8), codes.split(8), noise.split(8), strict=True)
     return torch.cat([translated(model, FLAIR, model.encode(a), b, c, steps=STEPS).clamp(0, 1.3) for a, b, c in parts])
@@ -152,10 +167,15 @@ def _agreement(what: str, who: str, asked: Sequence[float] | np.ndarray, seen: S
 
 def told(found: Told) -> list[str]:
     """The tables for a person."""
-    lines = [f"{FLAIR} of unseen phantoms, decibels nearer to it than the public mean, 95 % interval"]
-    lines += [f"  {row.way:<28}{row.gain:>6.2f}  ({row.low:.2f} to {row.high:.2f})" for row in found.ways]
+    lines = [*rows_of("unseen phantoms", found.ways)]
     lines += [f"{'':<36}{'':<26}{'r':>6}"]
     return lines + [f"  {row.what:<34}{row.people:<26}{row.r:>6.3f}" for row in found.agreements]
+
+
+def rows_of(whose: str, ways: Sequence[Way]) -> list[str]:
+    """How near to the true FLAIR, for a person."""
+    rows = [f"  {row.way:<28}{row.gain:>6.2f}  ({row.low:.2f} to {row.high:.2f})" for row in ways]
+    return [f"{FLAIR} of {whose}, decibels nearer to it than the public mean, 95 % interval", *rows]
 
 
 def write(found: Told, out: Path) -> None:

@@ -10,9 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from braing3n_core.data.phantom import phantoms, write_bids
+from braing3n_core.errors import DataRefused
 from braing3n_core.models.brain import Brain
+from braing3n_core.plan import Hospital, TrainingPlan
 from braing3n_core.prior import SHIPPED, read_prior
 from simulations import modalities
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data" / "site-ms"
+RECIPE = ROOT / "simulations" / "recipes" / "two_modalities.toml"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +60,17 @@ def test_scans_as_they_were_made_agree_with_themselves(model: Brain) -> None:
     spot[..., 17:20, 26:29, 26:28] = 0.55
     few, many = (modalities.measured(dark + more * spot, "FLAIR", model.preset)["lesions"][0] for more in (0.0, 1.0))
     assert many > few
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="real scans are not beside the project: shared/data/site-ms")
+def test_real_flair_is_rebuilt_nearer_than_by_the_mean(model: Brain, tmp_path: Path) -> None:
+    own, made = modalities.of_patients(model, TrainingPlan.load(RECIPE), DATA, tmp_path)
+    assert own.gain > 2, "three scans of two people"
+    assert own.gain > made.gain
+
+
+def test_a_folder_without_flair_is_refused(model: Brain, tmp_path: Path) -> None:
+    write_bids(tmp_path / "bids", phantoms(model.preset, 2, 1, Hospital(name="x")), model.preset, 2)
+    with pytest.raises(DataRefused, match="no patient in bids has a FLAIR for each T1w"):
+        modalities.of_patients(model, TrainingPlan.load(RECIPE), tmp_path / "bids", tmp_path / "cache")
