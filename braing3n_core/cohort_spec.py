@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -92,3 +93,21 @@ class Release(Frozen):
         written: dict[str, Any] = whole(self)
         unset = {"guidance_of": {}, "follow": "cells"}
         return {name: value for name, value in written.items() if not (name in unset and value == unset[name])}
+
+
+def refuse_what_cannot_be_shown(modalities: tuple[str, ...], start: str, trained: Mapping[str, str]) -> None:
+    """Raise ValueError unless the other modalities can be made from the T1w; `trained` is stage -> what it trains."""
+    if modalities == (T1W,):
+        if "contrast" in trained:
+            raise ValueError("stage contrast learns how other modalities than T1w look, and no cell has one; "
+                             'write modalities = ["T1w", "FLAIR"] in a cell, or leave the stage out')  # fmt: skip
+        return
+    other = modalities[1]
+    if start != "prior":
+        raise ValueError(f'{other} needs the weights beside the prior; write start = "prior", or ask for T1w')
+    decoder = trained.get("decoder", "group:")
+    moved = "encoder" if "encoder" in trained else "" if decoder.startswith("group:") else f"decoder ({decoder})"
+    if moved:
+        raise ValueError(
+            f"stage {moved} moves the latents of T1w, from which {other} is made; train a group of the decoder, or ask for T1w"
+        )

@@ -31,6 +31,7 @@ from braing3n_core.cohort_spec import T1W as T1W
 from braing3n_core.cohort_spec import Cell as Cell
 from braing3n_core.cohort_spec import Census as Census
 from braing3n_core.cohort_spec import Release as Release
+from braing3n_core.cohort_spec import refuse_what_cannot_be_shown
 from braing3n_core.errors import PlanRefused
 from braing3n_core.frozen import Frozen as Frozen
 from braing3n_core.models.presets import PRESETS, Preset
@@ -247,11 +248,7 @@ class TrainingPlan(Frozen):
         self.privacy.refuse_what_cannot_be_summed(len(self.sites), self.federation.quorum, steps, aggregated)
         if self.longitudinal and self.start != "prior":
             raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
-        if self.modalities != (T1W,) and self.start != "prior":
-            raise ValueError(f'{self.modalities[1]} needs the weights beside the prior; write start = "prior", or ask for T1w')
-        if any(stage.name == "contrast" for stage in self.stages) and self.modalities == (T1W,):
-            raise ValueError("stage contrast learns how other modalities than T1w look, and no cell has one; "
-                             'write modalities = ["T1w", "FLAIR"] in a cell, or leave the stage out')  # fmt: skip
+        refuse_what_cannot_be_shown(self.modalities, self.start, {stage.name: stage.trainable for stage in self.stages})
         if self.start == "prior" and self.preset not in WITH_PRIOR:
             raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}
@@ -285,7 +282,7 @@ class TrainingPlan(Frozen):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What hospitals' scans are read of, and people of the release have: T1w, then what any cell asks for besides."""
+        """What people of the release have, and hospitals' scans are read of besides: T1w, then what any cell asks for."""
         return (T1W, *sorted({name for cell in self.release.cells for name in cell.modalities} - {T1W}))
 
     @property

@@ -62,16 +62,16 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan], others: Seque
 def shown_of(model: Brain, scans: Sequence[Scan]) -> Rows:
     """One person's scans of other modalities -> what the stage `contrast` learns from, a row each.
 
-    Encoder tokens (S, N, E), volumes (S, 1, D, H, W), which of the model's other modalities (S,), and ones (S,). A person
-    without such a scan has one row of zeros: it has no loss, and so contributes nothing.
+    Latents (S, N, C), volumes (S, 1, D, H, W), which of the model's other modalities (S,), and ones (S,). A person without such
+    a scan has one row of zeros: it has no loss, and so contributes nothing.
     """
     if not scans:
-        nothing = torch.zeros(1, model.tokens, model.preset.encoder_width)
+        nothing = torch.zeros(1, *model.centre.shape)
         return nothing, torch.zeros(1, 1, *model.preset.shape), torch.zeros(1), torch.zeros(1)
     volumes = torch.stack([scan.volume for scan in scans])
-    tokens = [model.encoder(model.modality(scan.modality).cubes(scan.volume[None])) for scan in scans]
+    latents = [model.encode(scan.volume[None], scan.modality) for scan in scans]
     which = [list(model.others).index(scan.modality) for scan in scans]
-    return torch.cat(tokens), volumes, torch.tensor(which, dtype=torch.float32), torch.ones(len(scans))
+    return torch.cat(latents), volumes, torch.tensor(which, dtype=torch.float32), torch.ones(len(scans))
 
 
 def pairs_of(model: Brain, latents: Tensor, rows: Sequence[Mapping[str, Condition]]) -> Rows:
@@ -119,10 +119,7 @@ def draw_rows(
     match stage:
         case "encoder":
             return (*rows, mask_tokens(count, model.tokens, model.preset.mask_ratio, generator))
-        case "decoder":
-            deviation = LATENT_NOISE * torch.rand(count, 1, 1, generator=generator)
-            return (*rows, deviation * torch.randn(count, *model.centre.shape, generator=generator))
-        case "contrast":
+        case "decoder" | "contrast":
             deviation = LATENT_NOISE * torch.rand(count, 1, 1, generator=generator)
             return (*rows, deviation * torch.randn(count, *model.centre.shape, generator=generator))
         case "generator":
@@ -158,9 +155,9 @@ def _decoder_loss(model: nn.Module, rows: Rows) -> Tensor:
 
 def _contrast_loss(model: nn.Module, rows: Rows) -> Tensor:
     """The decoder's loss by each row's modality; zero for a row that is no scan."""
-    brain, (tokens, volumes, which, there, noise) = cast(Brain, model), rows
+    brain, (latents, volumes, which, there, noise) = cast(Brain, model), rows
     losses = [
-        (which == place) * apart(brain, brain.decode(brain.modality(name).latents(tokens) + noise, name), volumes)
+        (which == place) * apart(brain, brain.decode(latents + noise, name), volumes)
         for place, name in enumerate(brain.others)
     ]
     return there * torch.stack(losses).sum(0)

@@ -29,6 +29,7 @@ from braing3n_core.page import script_hash
 from braing3n_core.plan import T1W, TrainingPlan
 from client.pictures import png, slices
 from client.rating import ARTEFACTS, RATINGS
+from client.vote import scans_by_modality
 
 RATE, NEIGHBOURS = "rate.html", "neighbours.html"
 _AT_ONCE = 50                                                # scans held against all images together
@@ -58,7 +59,6 @@ class Release:
     threshold: float                                         # of braing3n_core.likeness
     content: str                                             # digest that an approval names
     names: tuple[str, ...]
-    modalities: tuple[str, ...]                              # one per image, as the names
     volumes: Tensor                                          # (n, 1, D, H, W)
 
     @classmethod
@@ -78,11 +78,7 @@ class Release:
         volumes = torch.from_numpy(np.stack(arrays).astype(np.float32))[:, None]
         modalities = tuple(name for name, one in found.items() for _ in one)
         names = tuple(_name(path, modality) for path, modality in zip(paths, modalities, strict=True))
-        return cls(plan, threshold, root(content(digests_of(folder))), names, modalities, volumes)
-
-    def of(self, modality: str) -> list[int]:
-        """Places of the images of one modality."""
-        return [place for place, name in enumerate(self.modalities) if name == modality]
+        return cls(plan, threshold, root(content(digests_of(folder))), names, volumes)
 
     def sample(self, most: int) -> list[int]:
         """Places of the images to look at: all, or so many drawn by the release's own digest, so that nobody picks them."""
@@ -102,36 +98,23 @@ class Pair:
 
 
 def nearest(release: Release, cohort: Cohort) -> list[Pair]:
-    """For each image its nearest scan of the same modality, held-out patients' too; the most alike first.
-
-    An image is left out if the site has no scan of its modality. Raises DataRefused if that is all of them.
-    """
-    pairs: list[Pair] = []
-    for modality in release.plan.modalities:
-        images, scans = release.of(modality), _scans(cohort, modality)
-        if images and scans:
-            pairs += _pairs(release, images, scans, modality)
+    """For each image its nearest scan of any modality, held-out patients' too; the most alike first, as in the vote."""
+    best: list[Pair | None] = [None] * len(release.names)
+    for modality, scans in scans_by_modality(cohort.patients).items():
+        for first in range(0, len(scans), _AT_ONCE):
+            part = scans[first : first + _AT_ONCE]
+            alike = likeness(torch.stack([volume for _, volume in part]), release.volumes, release.plan.model, modality)
+            alike += np.float32(ALLOWANCE.get(modality, 0.0))                                                # (scans, images)
+            for image, place in enumerate(alike.argmax(0).tolist()):
+                found, (owner, volume) = min(float(alike[place, image]), 1.0), part[place]
+                before = best[image]
+                if before is None or found > before.alike:
+                    name, patient = release.names[image], cohort.patients[owner].participant
+                    best[image] = Pair(name, patient, found, volume, release.volumes[image])
+    pairs = [pair for pair in best if pair is not None]
     if not pairs:
         raise DataRefused("this site has no scan to hold the images against; name its BIDS folder")
     return sorted(pairs, key=lambda pair: -pair.alike)
-
-
-def _scans(cohort: Cohort, modality: str) -> list[tuple[str, Tensor]]:
-    """(patient, volume); a cohort that was read without other modalities has all that it has as one."""
-    if modality == T1W:
-        return [(patient.participant, scan.volume) for patient in cohort.patients for scan in patient.scans]
-    return [(one.participant, scan.volume) for one in cohort.patients for scan in one.others if scan.modality == modality]
-
-
-def _pairs(release: Release, images: Sequence[int], scans: Sequence[tuple[str, Tensor]], modality: str) -> list[Pair]:
-    made, whole = release.volumes[list(images)], torch.stack([volume for _, volume in scans])
-    parts = [likeness(part, made, release.plan.model, modality) for part in whole.split(_AT_ONCE)]
-    alike = np.concatenate(parts) + np.float32(ALLOWANCE.get(modality, 0.0))                               # as in the vote
-    best = alike.argmax(0).tolist()                          # (images,)
-    return [
-        Pair(release.names[image], scans[place][0], min(float(alike[place, i]), 1.0), scans[place][1], made[i])
-        for i, (image, place) in enumerate(zip(images, best, strict=True))
-    ]
 
 
 def write_rating_page(release: Release, out: Path, most: int) -> Path:
@@ -152,15 +135,8 @@ def write_neighbour_page(release: Release, pairs: Sequence[Pair], site: str, out
     ]
     return _written(
         out / NEIGHBOURS, "neighbours.html.j2", rows=rows, site=site, study=release.plan.study, threshold=release.threshold,
-        count=len(pairs), alone=_alone(release, pairs), above=sum(not pair.alike <= release.threshold for pair in pairs),
+        count=len(pairs), above=sum(not pair.alike <= release.threshold for pair in pairs),
     )  # fmt: skip
-
-
-def _alone(release: Release, pairs: Sequence[Pair]) -> list[str]:
-    """Modalities whose images were held against nothing, because this site has no such scan."""
-    held = {pair.image for pair in pairs}
-    named = zip(release.names, release.modalities, strict=True)
-    return sorted({modality for name, modality in named if name not in held})
 
 
 def _name(path: Path, modality: str) -> str:

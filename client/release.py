@@ -27,7 +27,7 @@ def vote(site: SiteFile, plan: Path, candidates: Path, round_: int, out: Path) -
 def cast_vote(site: Site, candidates: Path, round_: int, out: Path) -> None:
     """Vote on the candidates in a folder and write the noisy bits. Raises GateBlocked, with the code, if the site refuses."""
     asked = read_candidates(candidates)
-    header = dict(site.vote(Ballot(asked.plan, round_, asked.volumes, asked.threshold, asked.modalities)).header)
+    header = dict(site.vote(Ballot(asked.plan, round_, asked.volumes, asked.threshold)).header)
     if header.get("kind") != "vote":
         raise GateBlocked(f"no vote was cast: {header.get('code')}; {site.folder / 'site.log'} says why")
     _write(out, header)

@@ -13,6 +13,7 @@ from braing3n_core.census import counted_variables
 from braing3n_core.census import sizes as bins
 from braing3n_core.charges import everything, refuse_weak_fallback, votes
 from braing3n_core.console import for_programs
+from braing3n_core.data.bids import modalities_of
 from braing3n_core.errors import Braing3nError, PlanRefused
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
@@ -103,7 +104,7 @@ def review(site: SiteFile, path: Path) -> Review:
             Leaves(stage.name, stage.trainable, stage.rounds + plan.privacy.spare, size)
             for stage, size in zip(plan.stages, sizes, strict=True)
         ),
-        read=plan.modalities,
+        read=(*modalities_of(plan.variables), *plan.modalities[1:]),
         spare=plan.privacy.spare,
         counted=tuple(variable.name for variable in counted_variables(plan)) if plan.census else (),
         counts=sum(bins(plan)) if plan.census else 0,

@@ -40,17 +40,11 @@ class Ballot:
     round: int
     candidates: Tensor                                       # (c, 1, D, H, W) on the plan's grid
     threshold: float                                         # of braing3n_core.likeness; from public pairs alone
-    modalities: tuple[str, ...] = ()                         # of each candidate; none: all are T1w
 
     @property
     def digest(self) -> str:
         """What the vote names."""
-        return ballot_digest(self.candidates, self.threshold, self.modalities)
-
-    def places(self, modality: str) -> list[int]:
-        """Of the candidates of a modality."""
-        each = self.modalities or (T1W,) * len(self.candidates)
-        return [place for place, name in enumerate(each) if name == modality]
+        return ballot_digest(self.candidates, self.threshold)
 
 
 def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
@@ -65,8 +59,6 @@ def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
         raise PlanRefused("the plan this site runs has no such vote; agree on vote_epsilon and vote_rounds first")
     if not (tuple(ballot.candidates.shape[1:]) == (1, *site.plan.model.shape) and len(ballot.candidates) > 0):
         raise PlanRefused("the candidates are not volumes of the plan's grid; the sender has another plan")
-    if sum(len(ballot.places(name)) for name in site.plan.modalities) != len(ballot.candidates):
-        raise PlanRefused("the candidates are not of the plan's modalities, one each; the sender has another plan")
     # 2. Pay, or find what was paid before.
     event, purpose = RandomisedResponse(VOTE_STAGE, epsilon), purpose_of(ballot.plan, VOTE_STAGE, ballot.round)
     reservation, made = ledger.paid_once(event, purpose, site.limit)
@@ -88,24 +80,27 @@ def cast(site: Site, ledger: Ledger, egress: Egress, ballot: Ballot) -> Cleared:
 def votes_of(patients: Sequence[Patient], ballot: Ballot, preset: Preset) -> Iterator[int | None]:
     """For each patient the one candidate most like any of the patient's scans, if it is too much like it; else None.
 
-    A candidate is held against scans of its own modality; the threshold is T1w's, and others have a public allowance.
+    Every candidate is held against scans of every modality, each with its public allowance: nobody is asked what a candidate
+    is, so no label can hide a copy.
     """
     best = np.full((len(patients), len(ballot.candidates)), -1, np.float32)
-    for modality in sorted({T1W, *ballot.modalities}):
-        columns, owned = ballot.places(modality), _owned(patients, modality)
-        for first in range(0, len(owned) if columns else 0, _AT_ONCE):
+    for modality, owned in scans_by_modality(patients).items():
+        for first in range(0, len(owned), _AT_ONCE):
             owners, scans = zip(*owned[first : first + _AT_ONCE], strict=True)
-            alike = likeness(torch.stack(scans), ballot.candidates[columns], preset, modality)                # (scans, c)
-            np.maximum.at(best, np.ix_(owners, columns), alike + np.float32(ALLOWANCE.get(modality, 0.0)))
+            alike = likeness(torch.stack(scans), ballot.candidates, preset, modality)                        # (scans, c)
+            np.maximum.at(best, list(owners), alike + np.float32(ALLOWANCE.get(modality, 0.0)))
     for row in best:
         nearest = int(row.argmax())
         yield nearest if row[nearest] > ballot.threshold else None
 
 
-def _owned(patients: Sequence[Patient], modality: str) -> list[tuple[int, Tensor]]:
-    """Scans (1, D, H, W) of a modality with the place of the patient they are of."""
-    several = [(place, one.scans if modality == T1W else one.others) for place, one in enumerate(patients)]
-    return [(place, scan.volume) for place, scans in several for scan in scans if modality in (T1W, scan.modality)]
+def scans_by_modality(patients: Sequence[Patient]) -> dict[str, list[tuple[int, Tensor]]]:
+    """Modality -> scans (1, D, H, W), each with the place of the patient it is of. What a plan reads as one counts as T1w."""
+    found = {T1W: [(place, scan.volume) for place, one in enumerate(patients) for scan in one.scans]}
+    for place, one in enumerate(patients):
+        for scan in one.others:
+            found.setdefault(scan.modality, []).append((place, scan.volume))
+    return found
 
 
 def _message(site: Site, ballot: Ballot, reservation: Reservation, bits: str) -> Vote:

@@ -52,9 +52,9 @@ def train_modality(recipe: ModalityRecipe, out: Path, say: Say) -> Path:
     cubes = batched(own.cubes, volumes)
     tokens = batched(model.encoder, cubes)
     fit_projection(own, tokens, cubes)
-    ones = torch.ones(len(tokens))
-    train_stage("contrast", model, (tokens, volumes, 0 * ones, ones), recipe.decoder, recipe, out, say)
-    _train_translation(recipe, model, (batched(own.latents, tokens), first, codes), out, say)
+    latents, ones = batched(own.latents, tokens), torch.ones(len(tokens))
+    train_stage("contrast", model, (latents, volumes, 0 * ones, ones), recipe.decoder, recipe, out, say)
+    _train_translation(recipe, model, (latents, first, codes), out, say)
     return write_beside(model, recipe.modality, recipe.preset, recipe.model_dump(mode="json"), source, out)
 
 

@@ -41,7 +41,7 @@ _PER_SCANNER = 25                                            # varied phantoms t
 # scanner and the place of a population are zero for the public.
 _LEFT_AS_THEY_ARE = (
     "projection.", "decoder.style.", "generator.population.", "trajectory.pace.",
-    "others.FLAIR.projection.", "others.FLAIR.decoder.style.",
+    "others.FLAIR.decoder.style.",
 )  # fmt: skip
 
 

@@ -40,10 +40,10 @@ class PhantomConsortium:
     say: Say
     votes: bool = True
 
-    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
         """Every site's noisy bits. Raises GateBlocked if a site refuses; its own log says why."""
         plan, bits = self.settings.plan, {}
-        ballot = Ballot(plan.digest, 1, volumes, threshold, tuple(modalities))
+        ballot = Ballot(plan.digest, 1, volumes, threshold)
         for name, cohort in self.cohorts.items():
             self.say(f"{name} holds {len(volumes)} candidates against its {len(cohort.patients)} patients")
             header = self._site(name, cohort).vote(ballot).header

@@ -49,7 +49,7 @@ def read_bids(
     `others` are modalities that are read besides those that the variables know. Raises DataRefused if the folder or its table
     is missing, or the table lacks a column that a variable of the plan needs.
     """
-    scans, unusable = find_scans(folder, (*_modalities(variables), *others))
+    scans, unusable = find_scans(folder, (*modalities_of(variables), *others))
     rows = _by_patient(folder, [v.name for v in variables if v.source == "participants" and v.name in NEEDED])
     entries, excluded = [], list(unusable)
     for name in sorted(scans.keys() | rows.keys()):
@@ -76,8 +76,8 @@ def find_scans(
     return by_patient, found.excluded
 
 
-def _modalities(variables: Variables) -> tuple[str, ...]:
-    """Those that the plan can tell apart; T1w if it knows none."""
+def modalities_of(variables: Variables) -> tuple[str, ...]:
+    """Those that a plan's variables can tell apart; T1w if they know none."""
     for variable in variables:
         if isinstance(variable, Categorical) and variable.source == "modality":
             return tuple(level for level in variable.levels if level in MODALITIES)
@@ -90,7 +90,7 @@ def _entry(folder: Path, name: str, scans: tuple[ScanFile, ...], rows: list[Row]
     if len(rows) > 1:
         raise DataRefused(f"{name} has {len(rows)} rows in {TABLE}, so its values are uncertain; keep one")
     if not scans:
-        wanted = " or ".join(_modalities(variables))
+        wanted = " or ".join(modalities_of(variables))
         raise DataRefused(f"{name} has no {wanted} scan in its folder; add anat/{name}_T1w.nii.gz or remove the row")
     table = [variable for variable in variables if variable.source == "participants"]
     conditions = {variable.name: _value(variable, rows[0].get(variable.name, "n/a")) for variable in table}

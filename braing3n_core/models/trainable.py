@@ -19,7 +19,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {                     # stage -> the netw
     "decoder": ("projection", "decoder"),
     "generator": ("generator",),
     "trajectory": ("trajectory",),
-    "contrast": ("others.FLAIR.projection", "others.FLAIR.decoder"),                          # the translation stays public
+    "contrast": ("others.FLAIR.decoder",),                   # latents and their translation from T1w stay public
 }
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group -> prefixes of tensor names
     "encoder": {"norms": ("encoder.norm.",)},

@@ -30,8 +30,8 @@ class Consortium(Protocol):
     def votes(self) -> bool:
         """Whether the sites can be asked to vote."""
 
-    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
-        """Each site's noisy bits on the candidates (c, 1, D, H, W), each of its modality. Charged by the sites."""
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
+        """Each site's noisy bits on the candidates (c, 1, D, H, W). Charged by the sites."""
 
     def privacy(self) -> Sequence[SitePrivacy]:
         """What every site's patients spent, the vote included."""
@@ -72,8 +72,8 @@ def judge(
     first = [gates.budget(plan, consortium.privacy()), plausible]
     if not all(gate.passed for gate in first):
         return Judged(first)
-    asked, modalities = is_voted_on(plan) and consortium.votes, [one.person.modality for one in pool]
-    votes = consortium.vote(made, policy.rules.copies.threshold, modalities) if asked else None
+    asked = is_voted_on(plan) and consortium.votes
+    votes = consortium.vote(made, policy.rules.copies.threshold) if asked else None
     copies, voted_out = gates.copies(plan, policy, votes, len(pool))
     if not copies.passed:
         return Judged([*first, copies])

@@ -56,7 +56,7 @@ class Reported:
     rows: Sequence[SitePrivacy] = ()
     votes: bool = False
 
-    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
         """Nobody can be asked."""
         raise WaitingForSites("these sites cannot be asked to vote; ask them by way of their own commands")
 

@@ -32,7 +32,7 @@ class Sent:
         """From the sites' files. Raises IntegrityError for a file that is no such word, or about other candidates."""
         return cls(plan, _seals(plan, ledgers), _votes(plan, votes, made))
 
-    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
         """As sent."""
         return self.cast
 

@@ -49,9 +49,8 @@ def generate_candidates(
     folder.mkdir(mode=0o700, exist_ok=True)
     for first in range(0, len(pool), PART):
         if not part_path(folder, first).exists():
-            part = pool[first : first + PART]
-            made, modalities = volumes_of(plan, model, part), [one.person.modality for one in part]
-            write_part(folder, plan.digest, policy.rules.copies.threshold, first, len(pool), made, modalities)
+            made = volumes_of(plan, model, pool[first : first + PART])
+            write_part(folder, plan.digest, policy.rules.copies.threshold, first, len(pool), made)
             say(f"candidates: {min(first + PART, len(pool))} of {len(pool)}")
     return folder
 

@@ -52,7 +52,7 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
         "decoder": weights["projection"] + weights["decoder"],
         "generator": weights["generator"],
         "trajectory": weights["trajectory"],
-        "contrast": weights["projection"] + weights["decoder"],            # of another modality; as large as T1w's
+        "contrast": weights["decoder"],                      # of another modality; as large as T1w's
     }
     stacks = _stacks(preset, n)
     in_decoder = _KEPT_BY_VOXEL * prod(preset.shape) + _KEPT_BY_CUBE * preset.tokens * preset.decoder_channels

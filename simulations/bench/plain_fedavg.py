@@ -76,7 +76,7 @@ def _patients(plan: str, name: str, bids: Path, kept: Path) -> list[Prepared]:
     read = TrainingPlan.from_json(plan)
     write_hospital(bids, read.site(name), read)
     model, stage = load_prior(read), read.stages[0].name
-    return [prepare(stage, model, patient.scans) for patient in load_cohort(bids, read, kept).training]
+    return [prepare(stage, model, one.scans, one.others) for one in load_cohort(bids, read, kept).training]
 
 
 def _local_steps(model: Brain, stage: Stage, patients: list[Prepared], seed: int) -> None:

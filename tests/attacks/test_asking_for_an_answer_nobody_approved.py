@@ -45,7 +45,7 @@ def one(tmp_path: Path) -> Study:
 def candidates(tmp_path: Path) -> Tensor:
     volumes = torch.stack([volume for volume, _ in phantoms(PRESET, 3, 5, Hospital(name="x"))])
     (tmp_path / "candidates").mkdir()
-    write_part(tmp_path / "candidates", VOTING.digest, 0.88, 0, len(volumes), volumes, ["T1w"] * len(volumes))
+    write_part(tmp_path / "candidates", VOTING.digest, 0.88, 0, len(volumes), volumes)
     return volumes
 
 

@@ -170,6 +170,9 @@ def asking(**cell: Any) -> dict[str, Any]:
     return {**TABLES, "release": {"seed": 1, "cells": [{"count": 1, "conditions": {}, **cell}]}}
 
 
+BOTH = asking(modalities=["T1w", "FLAIR"])
+
+
 def test_modalities_are_those_that_any_cell_asks_for_and_a_plan_without_says_nothing_of_them() -> None:
     plain, asked = (TrainingPlan.from_json(json.dumps(tables)) for tables in (asking(), asking(modalities=["T1w", "FLAIR"])))
     assert (plain.modalities, asked.modalities) == (("T1w",), ("T1w", "FLAIR"))
@@ -185,8 +188,10 @@ def test_modalities_are_those_that_any_cell_asks_for_and_a_plan_without_says_not
         (asking(modalities=["T1w", "T1w"]), "name each once"),
         (asking(modalities=["T1w", "T2w"]), "'T1w' or 'FLAIR'"),
         (asking(modalities=[]), "at least 1"),
-        (asking(modalities=["T1w", "FLAIR"]) | {"start": "scratch"}, "needs the weights beside the prior"),
+        (BOTH | {"start": "scratch"}, "needs the weights beside the prior"),
         ({**TABLES, "stages": [TABLES["stages"][0] | {"name": "contrast"}]}, "no cell has one"),
+        (BOTH | {"stages": [TABLES["stages"][0] | {"trainable": "lora:2"}]}, "moves the latents"),
+        (BOTH | {"stages": [TABLES["stages"][0] | {"name": "encoder", "trainable": "all"}]}, "moves the latents"),
     ],
 )
 def test_modalities_that_cannot_be_made_are_refused_in_words(changes: dict[str, Any], said: str) -> None:

@@ -150,15 +150,14 @@ def test_a_person_without_another_modality_has_no_gradient_and_each_scan_trains_
     assert float(found["fast"].norms[1:].min()) > 0
     assert torch.allclose(found["fast"].norms, found["loop"].norms, rtol=1e-5)
     trained = {name.split(".")[2] for name, weight in LONGER.named_parameters() if weight.requires_grad}
-    assert trained == {"projection", "decoder"}, "the translation stays public"
+    assert trained == {"decoder"}, "latents and their translation stay public"
     LONGER.requires_grad_(False)
 
 
 def test_other_modalities_are_seen_as_the_prior_sees_them() -> None:
     flair = Scan(torch.rand(1, *SMALL.shape), {}, "FLAIR")
-    tokens, volumes, which, there = shown_of(LONGER, [flair])
+    latents, volumes, which, there = shown_of(LONGER, [flair])
     assert torch.equal(volumes[0], flair.volume)
     assert (which.tolist(), there.tolist()) == ([0.0], [1.0])
-    latents = LONGER.modality("FLAIR").latents(tokens)
     assert torch.allclose(latents, LONGER.encode(flair.volume[None], "FLAIR"))
-    assert prepare("contrast", LONGER, (), [flair]).tensors[0].equal(tokens)
+    assert prepare("contrast", LONGER, (), [flair]).tensors[0].equal(latents)

@@ -125,22 +125,10 @@ def test_the_noise_of_training_leaves_room_for_the_vote(plan: TrainingPlan, volu
         assert ledger.epsilon <= 8.0
 
 
-def test_a_candidate_is_held_against_scans_of_its_own_modality(plan: TrainingPlan, volumes: Tensor) -> None:
-    """A copy of a patient's FLAIR is found among FLAIR candidates, and no T1w is looked for there."""
+def test_a_copy_is_found_whatever_its_label_says(plan: TrainingPlan, volumes: Tensor) -> None:
+    """Nobody tells a site what a candidate is: each is held against a patient's T1w and against the FLAIR."""
     people = list(cohort(volumes).patients)
     people[1] = replace(people[1], others=(Scan(volumes[6], {}, "FLAIR"),))
-    candidates = torch.stack([volumes[6], volumes[2], volumes[6]])
-    asked = Ballot("p", 1, candidates, 0.86, ("T1w", "FLAIR", "FLAIR"))
-    assert list(votes_of(people, asked, PRESET)) == [None, 2, None, None]
-    as_t1w = Ballot("p", 1, candidates, 0.86)
-    assert list(votes_of(people, as_t1w, PRESET)) == [None, 1, None, None], "of which the patient has a T1w"
-    assert asked.digest != as_t1w.digest
-    assert as_t1w.digest == Ballot("p", 1, candidates, 0.86, ("T1w",) * 3).digest
-
-
-def test_candidates_of_a_modality_that_the_plan_has_not_are_refused(
-    tmp_path: Path, plan: TrainingPlan, volumes: Tensor
-) -> None:
-    asked = replace(ballot(plan, volumes[4:6]), modalities=("T1w", "FLAIR"))
-    assert site(tmp_path, plan, volumes).vote(asked).header["code"] == "plan-refused"
-    assert events(tmp_path) == ()
+    of_the_flair, of_the_t1w = (torch.stack([volumes[7], volumes[place]]) for place in (6, 2))
+    for candidates in (of_the_flair, of_the_t1w):
+        assert list(votes_of(people, ballot(plan, candidates), PRESET)) == [None, 1, None, None]

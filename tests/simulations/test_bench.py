@@ -37,7 +37,7 @@ def test_peak_memory_counts_what_is_held_at_once() -> None:
         _ = second * 2
 
     step()
-    assert 8e6 <= dp._peak_bytes(step) < 8.1e6
+    assert 8e6 <= dp.peak_bytes(step) < 8.1e6
 
 
 def test_medians_are_of_ratios_of_the_same_turn() -> None:

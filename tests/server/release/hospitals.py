@@ -56,7 +56,7 @@ class Hospitals:
             self.keys[site.name] = SigningKey.generate()
             pay(self.root, self.plan, site.name)
 
-    def vote(self, volumes: Tensor, threshold: float, modalities: Sequence[str]) -> Votes:
+    def vote(self, volumes: Tensor, threshold: float) -> Votes:
         self.asked += 1
         paid = self.plan.privacy.vote_epsilon
         for site in self.plan.sites:
@@ -95,3 +95,9 @@ def resigned(release: Path, key: SigningKey) -> Path:
     (release / SUMS).write_bytes(sums(digests_of(release)))
     (release / SIGNATURE).write_bytes(bundle(release.name, digests_of(release), key))
     return release
+
+
+def shown_in_both(plan: TrainingPlan, release: dict[str, object]) -> TrainingPlan:
+    """The plan with another release, and stages that leave latents where they are, as a plan with FLAIR must."""
+    stages = [one.model_copy(update={"trainable": "group:style"} if one.name == "decoder" else {}) for one in plan.stages]
+    return plan.but(release=release, stages=stages)

@@ -35,7 +35,7 @@ from server.release.numbers import metrics_json, subgroups
 from server.release.policy import Policy
 from server.release.report import render
 from server.release.shown import by_visit, listed, sequences, white
-from tests.server.release.hospitals import EDITION, Hospitals
+from tests.server.release.hospitals import EDITION, Hospitals, shown_in_both
 
 BOTH = ("T1w", "FLAIR")
 RULES = Policy.load().rules
@@ -47,7 +47,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def both(voting: TrainingPlan) -> TrainingPlan:
-    return voting.but(release={"seed": 5, "steps": 2, "cells": CELLS})
+    return shown_in_both(voting, {"seed": 5, "steps": 2, "cells": CELLS})
 
 
 @pytest.fixture(scope="module")

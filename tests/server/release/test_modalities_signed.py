@@ -21,7 +21,7 @@ from server.release.publish import publish
 from server.release.seal import seal
 from server.release.verify import verify
 from tests.server.release.conftest import Signed
-from tests.server.release.hospitals import EDITION, Hospitals, copied, folder_of, resigned
+from tests.server.release.hospitals import EDITION, Hospitals, copied, folder_of, resigned, shown_in_both
 
 pytestmark = pytest.mark.slow                                # a release is generated and signed
 CELLS = [
@@ -33,7 +33,7 @@ CELLS = [
 @pytest.fixture(scope="module")
 def drawn(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Signed:
     """Signed by sites and publisher: T1w and FLAIR at two visits, one person with a T1w alone, and the generator."""
-    longer = voting.but(release={"seed": 5, "steps": 4, "cells": CELLS})
+    longer = shown_in_both(voting, {"seed": 5, "steps": 4, "cells": CELLS})
     out = tmp_path_factory.mktemp("drawn")
     hospitals, key = Hospitals(out, longer), SigningKey.generate()
     release = publish(longer, load_prior(longer), out, hospitals, EDITION, with_generator=True)

@@ -43,7 +43,7 @@ def run(voting: TrainingPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(run: Path, voting: TrainingPlan) -> tuple[Hospitals, list[Path], list[Path]]:
     """What two sites sent: votes against candidate 1, and their ledgers."""
     hospitals, made = Hospitals(run, voting), read_candidates(run / "candidates")
-    hospitals.vote(made.volumes, made.threshold, made.modalities)
+    hospitals.vote(made.volumes, made.threshold)
     votes, ledgers = [], []
     for site, key in hospitals.keys.items():
         bits = f"0{int(site == 'site-a')}{'0' * (len(made.volumes) - 2)}"
