@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from braing3n_core.data.cohort import Scan
 from braing3n_core.errors import DataRefused, PlanRefused, UsageError
-from braing3n_core.protocol import begin_stage
+from braing3n_core.protocol import Request, begin_stage, initial_values
 from client.refusal import note
 from privacy.accountant import calibrate
 from privacy.egress import Cleared, purpose_of
 from privacy.events import NonPrivate, SampledGaussian
 from privacy.ledger import Ledger
 from tests.client.studies import PEOPLE, Scans, brain, patient, rehearsal, request, site, study
+from tests.client.studies import stage as staged
+from tests.small import SMALL, small_brain
 
 PLAN = study()
 
@@ -223,3 +228,17 @@ def test_the_operator_reads_everything_and_nobody_else_does(tmp_path: Path) -> N
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     note(tmp_path / "file" / "folder", "words")
+
+
+@pytest.mark.parametrize("have_one", [True, False])
+def test_scans_of_another_modality_reach_the_stage_that_learns_it(tmp_path: Path, have_one: bool) -> None:
+    cell = {"count": 1, "modalities": ["T1w", "FLAIR"], "conditions": {}}
+    plan = rehearsal(
+        stages=[staged("contrast", "group:style", share=1.0, sample_rate=1.0)], release={"seed": 1, "cells": [cell]}
+    )
+    flair = (Scan(torch.rand(1, *SMALL.shape, generator=torch.Generator().manual_seed(9)), {}, "FLAIR"),) if have_one else ()
+    people = [replace(one, others=flair) for one in PEOPLE]
+    here = site(tmp_path, plan, Scans(people), model_source=lambda _: small_brain(modalities=("T1w", "FLAIR")))
+    start = np.concatenate(initial_values(small_brain(modalities=("T1w", "FLAIR")), plan)).astype(np.float32)
+    moved = values_of(here.round(Request(plan.digest, "contrast", 1, start)))
+    assert bool(np.abs(moved).max() > 0) == have_one, "an update of patients without a FLAIR, and without noise, is none"
