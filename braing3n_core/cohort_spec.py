@@ -11,7 +11,8 @@ from braing3n_core.frozen import Frozen
 from braing3n_core.models.presets import LONGEST_YEARS
 
 Shown = Literal["T1w", "FLAIR"]
-T1W: Final = "T1w"                                                 # what the generator makes; other modalities are made from it
+T1W: Final = "T1w"                                           # what the generator makes; other modalities are made from it
+
 
 class Census(Frozen):
     """Each site's noised counts of the conditioning variables, told once: which ages and diagnoses there are.
@@ -35,7 +36,7 @@ class Cell(Frozen):
     count: PositiveInt
     visits: Annotated[int, Field(ge=1, le=20)] = 1           # of each person
     years: PositiveFloat = 1.0                               # between two visits
-    modalities: Annotated[tuple[Shown, ...], Field(min_length=1)] = (T1W,)   # of each visit
+    modalities: Annotated[tuple[Shown, ...], Field(min_length=1)] = (T1W,)  # of each visit
     conditions: dict[str, tuple[float, float] | tuple[str, ...]]
 
     @model_validator(mode="after")

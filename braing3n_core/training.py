@@ -150,20 +150,20 @@ def _decoder_loss(model: nn.Module, rows: Rows) -> Tensor:
     """Squared error inside the brain, in units of 0.01, from latents with noise on them (RAE, arXiv 2510.11690)."""
     brain, (tokens, volumes, noise) = cast(Brain, model), rows
     latents = (brain.projection(tokens) - brain.centre) / brain.scale
-    return apart(brain, brain.decode(latents + noise), volumes)
+    return _apart(brain, brain.decode(latents + noise), volumes)
 
 
 def _contrast_loss(model: nn.Module, rows: Rows) -> Tensor:
     """The decoder's loss by each row's modality; zero for a row that is no scan."""
     brain, (latents, volumes, which, there, noise) = cast(Brain, model), rows
     losses = [
-        (which == place) * apart(brain, brain.decode(latents + noise, name), volumes)
+        (which == place) * _apart(brain, brain.decode(latents + noise, name), volumes)
         for place, name in enumerate(brain.others)
     ]
     return there * torch.stack(losses).sum(0)
 
 
-def apart(brain: Brain, made: Tensor, volumes: Tensor) -> Tensor:
+def _apart(brain: Brain, made: Tensor, volumes: Tensor) -> Tensor:
     """(B,) squared error inside the brain, in units of 0.01."""
     error: Tensor = (made - volumes).square() * brain.decoder.brain
     voxels: Tensor = brain.decoder.brain.sum()

@@ -23,16 +23,14 @@ from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import DataRefused, IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
-from braing3n_core.likeness import ALLOWANCE, likeness
 from braing3n_core.manifest import content, digests_of, root
 from braing3n_core.page import script_hash
 from braing3n_core.plan import T1W, TrainingPlan
 from client.pictures import png, slices
 from client.rating import ARTEFACTS, RATINGS
-from client.vote import scans_by_modality
+from client.vote import held_against
 
 RATE, NEIGHBOURS = "rate.html", "neighbours.html"
-_AT_ONCE = 50                                                # scans held against all images together
 _SHOWN = 100                                                 # pairs on the page of neighbours, the most alike
 _PART = (0.22, 0.78)                                         # of each axis: where the brain is
 _MIDDLE = (0.5, 0.5)
@@ -100,17 +98,13 @@ class Pair:
 def nearest(release: Release, cohort: Cohort) -> list[Pair]:
     """For each image its nearest scan of any modality, held-out patients' too; the most alike first, as in the vote."""
     best: list[Pair | None] = [None] * len(release.names)
-    for modality, scans in scans_by_modality(cohort.patients).items():
-        for first in range(0, len(scans), _AT_ONCE):
-            part = scans[first : first + _AT_ONCE]
-            alike = likeness(torch.stack([volume for _, volume in part]), release.volumes, release.plan.model, modality)
-            alike += np.float32(ALLOWANCE.get(modality, 0.0))                                                # (scans, images)
-            for image, place in enumerate(alike.argmax(0).tolist()):
-                found, (owner, volume) = min(float(alike[place, image]), 1.0), part[place]
-                before = best[image]
-                if before is None or found > before.alike:
-                    name, patient = release.names[image], cohort.patients[owner].participant
-                    best[image] = Pair(name, patient, found, volume, release.volumes[image])
+    for held, alike in held_against(cohort.patients, release.volumes, release.plan.model):                   # (scans, images)
+        for image, place in enumerate(alike.argmax(0).tolist()):
+            found, (owner, volume) = min(float(alike[place, image]), 1.0), held[place]
+            before = best[image]
+            if before is None or found > before.alike:
+                name, patient = release.names[image], cohort.patients[owner].participant
+                best[image] = Pair(name, patient, found, volume, release.volumes[image])
     pairs = [pair for pair in best if pair is not None]
     if not pairs:
         raise DataRefused("this site has no scan to hold the images against; name its BIDS folder")

@@ -84,17 +84,28 @@ def votes_of(patients: Sequence[Patient], ballot: Ballot, preset: Preset) -> Ite
     is, so no label can hide a copy.
     """
     best = np.full((len(patients), len(ballot.candidates)), -1, np.float32)
-    for modality, owned in scans_by_modality(patients).items():
-        for first in range(0, len(owned), _AT_ONCE):
-            owners, scans = zip(*owned[first : first + _AT_ONCE], strict=True)
-            alike = likeness(torch.stack(scans), ballot.candidates, preset, modality)                        # (scans, c)
-            np.maximum.at(best, list(owners), alike + np.float32(ALLOWANCE.get(modality, 0.0)))
+    for held, alike in held_against(patients, ballot.candidates, preset):
+        np.maximum.at(best, [owner for owner, _ in held], alike)
     for row in best:
         nearest = int(row.argmax())
         yield nearest if row[nearest] > ballot.threshold else None
 
 
-def scans_by_modality(patients: Sequence[Patient]) -> dict[str, list[tuple[int, Tensor]]]:
+def held_against(
+    patients: Sequence[Patient], candidates: Tensor, preset: Preset
+) -> Iterator[tuple[list[tuple[int, Tensor]], np.ndarray]]:
+    """A few scans (1, D, H, W) at a time, each with the place of its patient, and (scans, c) how alike the candidates are.
+
+    On T1w's scale, which the threshold is of: other modalities have their allowance.
+    """
+    for modality, owned in _scans_by_modality(patients).items():
+        for first in range(0, len(owned), _AT_ONCE):
+            held = owned[first : first + _AT_ONCE]
+            alike = likeness(torch.stack([scan for _, scan in held]), candidates, preset, modality)
+            yield held, alike + np.float32(ALLOWANCE.get(modality, 0.0))
+
+
+def _scans_by_modality(patients: Sequence[Patient]) -> dict[str, list[tuple[int, Tensor]]]:
     """Modality -> scans (1, D, H, W), each with the place of the patient it is of. What a plan reads as one counts as T1w."""
     found = {T1W: [(place, scan.volume) for place, one in enumerate(patients) for scan in one.scans]}
     for place, one in enumerate(patients):
