@@ -9,6 +9,7 @@ perfect attack on 2000 canaries cannot refute the claim.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 from privacy.accountant import epsilon
 from privacy.dp_sgd import Rows
 from privacy.errors import MechanismRefused
-from privacy.events import SampledGaussian
+from privacy.events import SampledGaussian, SecureSummed
 from privacy.lower_bounds import Guesses, covering_mu, gaussian_epsilon, gaussian_mu, one_run_epsilon, one_run_mu
-from privacy.steps import DpSgd, Step, private_steps
+from privacy.steps import DpSgd, GaussianStep, SumOverSites, private_steps
 
 _FEATURES: Final = 8
 _SCANS: Final = 4
-_BOUND: Final = 1.0
+BOUND: Final = 1.0
 _LEARNING_RATE: Final = 1e-3                                # the body is to move, as in training
 _LOW: Final = SampledGaussian("audit", 3.5, 0.25, 40)
 _LOUD: Final = 100.0                                         # a canary's gradient, far above the clipping bound
@@ -38,7 +39,7 @@ class Setting:
 
     canaries: int = 1000
     patients: int = 60                                       # real ones, always in, four scans each
-    event: SampledGaussian = _LOW
+    event: SampledGaussian | SecureSummed = _LOW
     delta: float = 1e-5
     confidence: float = 0.95
 
@@ -76,8 +77,10 @@ class Audit:
         return not self.gaussian <= self.covering
 
 
-def audit(step: Step | None = None, setting: Setting | None = None) -> Audit:
-    """Attack `step` (the real one, if none is given): loss, gradient, clip, Poisson batch, noise, descent, as in training.
+def audit(step: GaussianStep | SumOverSites | None = None, setting: Setting | None = None) -> Audit:
+    """Attack `step` (DpSgd, if none is given): loss, gradient, clip, Poisson batch, noise, descent, as in training.
+
+    `setting.event` is what `step` says it costs; for a secure sum its size is that of `numbers`.
 
     Made-up patients and a small network of its own; nothing of a site is read or charged. Takes seconds.
     """
@@ -94,6 +97,11 @@ def audit(step: Step | None = None, setting: Setting | None = None) -> Audit:
         gaussian=gaussian_epsilon(max(gaussian_mu(guess, alpha) for guess in guesses), at.delta),
         delta=at.delta,
     )
+
+
+def numbers(canaries: int) -> int:
+    """How many numbers a step of the audit's network makes."""
+    return sum(parameter.numel() for parameter in _Net(canaries).parameters())
 
 
 class _Net(nn.Module):
@@ -126,14 +134,24 @@ def _cohort(setting: Setting, coins: np.ndarray) -> list[Rows]:
     return people
 
 
-def _released(step: Step, setting: Setting, coins: np.ndarray) -> np.ndarray:
+def _released(step: GaussianStep | SumOverSites, setting: Setting, coins: np.ndarray) -> np.ndarray:
     """(steps, canaries): the canaries' coordinates of every gradient that left."""
     model, people, event = _Net(setting.canaries), _cohort(setting, coins), setting.event
     seen = np.zeros((event.steps, setting.canaries))
-    gradients = private_steps(step, event, model, people, lambda rows: rows, _loss, _BOUND, setting.patients)
-    for number, gradient in enumerate(gradients):
+    for number, gradient in enumerate(_gradients(step, event, model, people, setting.patients)):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.sub_(_LEARNING_RATE * gradient[name])
         seen[number] = gradient["canaries.weight"].flatten().numpy()
     return seen
+
+
+def _gradients(
+    step: GaussianStep | SumOverSites, event: SampledGaussian | SecureSummed, model: _Net, people: list[Rows], declared: int
+) -> Iterator[dict[str, Tensor]]:
+    """What leaves, step by step. Refuses an event that is not what the step says it costs."""
+    if isinstance(step, SumOverSites) and isinstance(event, SecureSummed):
+        return private_steps(step, event, model, people, lambda rows: rows, _loss, BOUND, declared)
+    if isinstance(step, SumOverSites) or isinstance(event, SecureSummed):
+        raise MechanismRefused("a secure sum is audited with the event of a secure sum, and other steps with their own")
+    return private_steps(step, event, model, people, lambda rows: rows, _loss, BOUND, declared)

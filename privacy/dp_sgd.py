@@ -82,6 +82,7 @@ def clipped_sum(
         for gradients in _ENGINES[engine](model, patients, row_loss) if patients else ():
             norms.append(torch.stack(list(gradients.squares().values())).sum(0).sqrt().cpu())
             gradients.add_to(total, clip_factors(norms[-1], l2_bound))
+            del gradients                                    # or one pass is held while the next is worked on
     return ClippedSum(Bounded({name: tensor.detach() for name, tensor in total.items()}, l2_bound), torch.cat(norms))
 
 

@@ -42,7 +42,11 @@ def fast(
         record = _Record([len(rows[0]) for rows in part], list(parameters))
         with _watched(leaves, record):
             _backward(model, parameters, record, together(part), row_loss)
-        yield from [record] if record.usable() else loop(model, part, row_loss)
+        if record.usable():
+            yield record
+        else:
+            yield from loop(model, part, row_loss)
+        del record                                           # its gradients, before the next pass makes as many
 
 
 @dataclass(frozen=True)

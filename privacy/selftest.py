@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from privacy.dp_sgd import Rows
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors
-from privacy.steps import DpSgd, Step
+from privacy.steps import DpSgd, GaussianStep
 
 FALSE_ALARM: Final = 1e-6                                    # chance that one whole self-test fails on a correct step
 _ALPHA: Final = FALSE_ALARM / 8                              # eight of the invariants are statistical, six of a sum's
@@ -48,14 +48,14 @@ class SelfTest:
         return all(finding.holds for finding in self.findings)
 
 
-def run(step: Step | None = None) -> SelfTest:
+def run(step: GaussianStep | None = None) -> SelfTest:
     """Try `step` (the real one, if none is given) against every invariant.
 
     Guarantee: a step that is what privacy/dp_sgd.py promises fails with probability at most FALSE_ALARM. Uses made-up
     patients and a small network of its own; nothing of a site is read, nothing is charged, nothing is kept.
     """
     chosen = DpSgd() if step is None else step
-    invariants: tuple[Callable[[Step], list[Finding]], ...] = (_sensitivity, _noise, _two_draws, _participation)
+    invariants: tuple[Callable[[GaussianStep], list[Finding]], ...] = (_sensitivity, _noise, _two_draws, _participation)
     return SelfTest(tuple(finding for invariant in invariants for finding in invariant(chosen)))
 
 
@@ -96,7 +96,7 @@ def probe() -> tuple[Probe, list[Rows]]:
     return model, [*people, (torch.full((2, 4, 6), math.nan),)]
 
 
-def _sensitivity(step: Step) -> list[Finding]:
+def _sensitivity(step: GaussianStep) -> list[Finding]:
     """Without noise, leaving out any one patient, with all scans, moves the sum by at most the clipping bound."""
     model, people = probe()
     whole = _flat(step.clipped_sum(model, people, probe_loss, _BOUND))
@@ -108,7 +108,7 @@ def _sensitivity(step: Step) -> list[Finding]:
     return [Finding("sensitivity", holds, f"one patient moves the sum by up to {max(moved):.6g}, allowed {_BOUND:g}")]
 
 
-def _noise(step: Step) -> list[Finding]:
+def _noise(step: GaussianStep) -> list[Finding]:
     """With nobody in the batch the step is independent Gaussian noise of the accounted size, new every time."""
     model, _ = probe()
     steps = [_flat(step.private_gradient(model, [], probe_loss, _BOUND, _EVENT)) for _ in range(4)]
@@ -124,7 +124,7 @@ def _noise(step: Step) -> list[Finding]:
     ]
 
 
-def _two_draws(step: Step) -> list[Finding]:
+def _two_draws(step: GaussianStep) -> list[Finding]:
     """On one batch of patients, two steps differ by noise alone: the noise must not depend on who is in the batch."""
     model, people = probe()
     first, second = (_flat(step.private_gradient(model, people, probe_loss, _BOUND, _EVENT)) for _ in range(2))
@@ -133,7 +133,7 @@ def _two_draws(step: Step) -> list[Finding]:
     return [tested("noise beside patients", variance_p(first - second, deviation), found)]
 
 
-def _participation(step: Step) -> list[Finding]:
+def _participation(step: GaussianStep) -> list[Finding]:
     """Every patient joins every step by a coin of its own, of the accounted rate.
 
     Eight patients, few enough that batches of a fixed size, or a shuffle that passes everyone once an epoch, show: how often

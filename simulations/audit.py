@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from braing3n_core.errors import PlanRefused
 from braing3n_core.plan import Stage, TrainingPlan
-from privacy.accountant import calibrate
-from privacy.audit import Audit, Setting, audit
-from privacy.events import SampledGaussian
+from privacy.accountant import calibrate, calibrate_sums
+from privacy.audit import BOUND, Audit, Setting, audit, numbers
+from privacy.events import SampledGaussian, SecureSummed
+from privacy.integer_noise import rounded_bound
 from privacy.selftest import SelfTest, run
+from privacy.steps import SumOverSites
+from privacy.sum_selftest import run_sum
 
 CLAIMED: Final = 2.0                                         # where a factor of two in the noise shows
 MOST_STEPS: Final = 40
@@ -20,11 +23,10 @@ _DELTA: Final = 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """One stage's sampling, at the audit's own noise."""
+    """One stage's steps, at the audit's own noise."""
 
     stage: str
     sample_rate: float
-    noise_multiplier: float
     steps: int
     found: Audit
 
@@ -67,13 +69,28 @@ def audit_plan(plan: TrainingPlan) -> Measured:
     """Self-test once, and one attack for every stage of `plan`. Tens of seconds for each stage."""
     if plan.privacy.mechanism == "non-private":
         raise PlanRefused("this plan trains without privacy, so there is no claim to audit; choose a recipe with a mechanism")
-    if plan.privacy.secure_sum:
-        raise PlanRefused("the audit attacks steps with noise of one site, not sums over sites; audit the recipe's local form")
-    return Measured(run(), tuple(_attacked(stage) for stage in plan.stages))
+    selftest = run_sum() if plan.privacy.secure_sum else run()
+    return Measured(selftest, tuple(_row(plan, stage) for stage in plan.stages))
 
 
-def _attacked(stage: Stage) -> Row:
-    steps = min(stage.rounds * stage.local_steps, MOST_STEPS)
-    (multiplier,) = calibrate([(stage.sample_rate, steps, 1.0)], CLAIMED, _DELTA)
-    event = SampledGaussian(stage.name, multiplier, stage.sample_rate, steps)
-    return Row(stage.name, stage.sample_rate, multiplier, steps, audit(setting=Setting(event=event, delta=_DELTA)))
+def _row(plan: TrainingPlan, stage: Stage) -> Row:
+    return Row(stage.name, stage.sample_rate, _steps(stage), attacked(plan, stage, CLAIMED, _DELTA))
+
+
+def attacked(plan: TrainingPlan, stage: Stage, claimed: float, delta: float) -> Audit:
+    """The step that trains `stage`, as often as it does and by the plan's mechanism, calibrated to `claimed` and attacked."""
+    setting, steps, rests_on = Setting(delta=delta), _steps(stage), plan.privacy.secure_sum
+    rows = [(stage.sample_rate, steps, 1.0)]
+    if rests_on is None:
+        (multiplier,) = calibrate(rows, claimed, delta)
+        return audit(setting=replace(setting, event=SampledGaussian(stage.name, multiplier, stage.sample_rate, steps)))
+    size, scale = numbers(setting.canaries), rests_on.grid / BOUND
+    honest = len(plan.sites) - rests_on.dropped - rests_on.colluding
+    bound = rounded_bound(BOUND, scale, size)
+    (variance,) = calibrate_sums(rows, [(bound, size)], claimed, delta)
+    event = SecureSummed(stage.name, variance, bound, size, stage.sample_rate, steps, honest)
+    return audit(SumOverSites(scale), replace(setting, event=event))
+
+
+def _steps(stage: Stage) -> int:
+    return min(stage.rounds * stage.local_steps, MOST_STEPS)

@@ -25,18 +25,20 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         where = f"{first['sites']:>6}{first['patients']:>9}{len(group):>5}"
         line = f"{first['mechanism']:<12}{first['epsilon']:>9}{where}{loud:>13}"
         for name in MEASURES:
-            value = fmean(row["scores"][name] for row in group)
+            found = [row["scores"][name] for row in group if name in row["scores"]]
             known = [shares[id(row)][name] for row in group if name in shares.get(id(row), {})]
-            line += f"{value:>9.3f}{_percent(known):>13}"
+            line += f"{fmean(found):>9.3f}{_percent(known):>13}" if found else f"{'-':>9}{'':13}"
         yield line
     prior = rows[0]["prior"] if rows else {}
     yield f"{'prior only':<54}" + "".join(f"{prior[name]:>9.3f}{'':13}" for name in MEASURES if name in prior)
+    refuted = sum(audit["refuted"] for row in rows for audit in row["audit"].values())
+    yield f"{refuted} of {sum(len(row['audit']) for row in rows)} attacks on steps at their own epsilon refute the claim"
     yield "%: part of what training without privacy gains over the prior; +- 95 % interval of the mean over runs"
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """PNG: for each measure with a gain, the part that is reached against epsilon, 95 % intervals, a mechanism a line."""
-    shown = [(row, share) for row, share in gains(rows)]
+    shown = [(row, share) for row, share in gains(rows) if row["epsilon"] != "infinite"]
     names = [name for name in MEASURES if any(name in share for _, share in shown)]
     figure = figures.blank(4.2 * max(1, len(names)), 3.6, 150)
     for place, name in enumerate(names):

@@ -44,6 +44,8 @@ def sizes(base: TrainingPlan, stage: Stage) -> dict[str, int]:
 def _points(base: TrainingPlan, stage: Stage, rows: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
     groups: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
     for row, shares in gains(rows):
+        if row["epsilon"] == "infinite":                     # everybody in one place
+            continue
         key = row["sites"], row["patients"], row["mechanism"], row["epsilon"]
         groups.setdefault(key, []).append((row, shares))
     for (sites, patients, mechanism, epsilon), runs in sorted(groups.items()):

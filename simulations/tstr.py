@@ -67,7 +67,7 @@ def of_run(settings: Settings, most: int) -> tuple[People, People]:
     cohorts = [load_cohort(settings.bids(name), settings.plan, settings.folder(name) / "cache") for name in sites]
     training = [patient for cohort in cohorts for patient in cohort.training]
     held_out = [patient for cohort in cohorts for patient in cohort.held_out]
-    return _first_scans(training, most), _first_scans(held_out, most)
+    return first_scans(training, most), first_scans(held_out, most)
 
 
 def of_phantoms(model: Brain, training: int, tested: int) -> tuple[People, People]:
@@ -137,7 +137,8 @@ def _features(public: Brain, volumes: Tensor) -> dict[str, np.ndarray]:
     return {"voxels": voxels(public, volumes), "tokens, all": embed(public, volumes, "none").double().numpy()}
 
 
-def _first_scans(patients: Sequence[Patient], most: int) -> People:
+def first_scans(patients: Sequence[Patient], most: int) -> People:
+    """One scan of each, at most `most` of them, from every part of the row."""
     every = math.ceil(len(patients) / most)                  # a stride, so that every hospital is in it
     scans = [patient.scans[0] for patient in patients[::every]]
     return People(torch.stack([scan.volume for scan in scans]), tuple(scan.conditions for scan in scans))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from braing3n_core.models.generator import Flow
+from braing3n_core.models.generator import Flow, unmoved
 from braing3n_core.models.population import Population
 from braing3n_core.models.presets import LONGEST_YEARS, Preset
 from braing3n_core.plan import Categorical, Continuous
@@ -39,5 +39,4 @@ class Trajectory(Flow):
     def forward(self, z: Tensor, t: Tensor, first: Tensor, codes: Tensor, years: Tensor) -> Tensor:
         passed = years[:, None] / LONGEST_YEARS              # (B, 1)
         shift = passed[:, :, None] * self.pace(codes)        # (B, N, C)
-        z = z - (1 - t)[:, None, None] * shift
-        return self.velocity(torch.cat([z, first], 2), t, torch.cat([passed, codes], 1)) - shift
+        return self.velocity(torch.cat([unmoved(z, t, shift), first], 2), t, torch.cat([passed, codes], 1)) - shift

@@ -1,9 +1,10 @@
 """`braing3n-sim bench laws`: does the cost of a private step follow a law, from which other sizes can be told?
 
 One law for time, with three constants: arithmetic of all rows, noise and clipping of all weights, and what every step costs.
-One for memory, with two: weights, and what the backward pass keeps. Arithmetic and sizes are what `bench estimate` counts.
-Patients, views, tokens and weights are varied one at a time around the tiny generator; constants are fitted to all points at
-once, so a law that is wrong along any of them shows there. The server's time is a constant for each reply.
+One for memory, with three: weights, what the backward pass keeps of the rows of one pass, and the gradients of its patients.
+Arithmetic and sizes are what `bench estimate` counts. Patients, views, tokens and weights are varied one at a time around the
+tiny generator; constants are fitted to all points at once, so a law that is wrong along any of them shows there. The server's
+time is a constant for each reply.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.plan import DEFAULT_VARIABLES, TrainingPlan
+from privacy.fast_engine import ROWS_AT_ONCE
 from simulations.bench import serving
 from simulations.bench.dp import peak_bytes, private_step, seconds
 from simulations.bench.estimate import Estimate, estimate
@@ -46,6 +48,11 @@ class Point:
     def size(self) -> Estimate:
         """What a row costs, every cube a token."""
         return estimate("", self.preset, DEFAULT_VARIABLES, 1, tokens=self.preset.tokens)
+
+    @property
+    def at_once(self) -> int:
+        """Patients of the largest pass: memory is what one pass takes, however many follow."""
+        return min(self.patients, max(1, ROWS_AT_ONCE // self.views))
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,11 @@ def bench(plan: TrainingPlan, chosen: Sequence[Point], rounds: int, say: Say) ->
     weights = [float(point.size.parameters["generator"]) for point in chosen]
     rows_in = [float(point.patients * point.views) for point in chosen]
     flops = [n * point.size.step_flops["generator"] for n, point in zip(rows_in, chosen, strict=True)]
-    kept = [n * point.size.activation_bytes["generator"] for n, point in zip(rows_in, chosen, strict=True)]
+    kept = [point.at_once * point.views * point.size.activation_bytes["generator"] for point in chosen]
+    gradients = [point.at_once * weight for point, weight in zip(chosen, weights, strict=True)]
     found = [
         *_law("seconds", chosen, times, fitted(times, flops, weights, [1.0] * len(chosen))),
-        *_law("megabytes", chosen, peaks, fitted(peaks, kept, weights)),
+        *_law("megabytes", chosen, peaks, fitted(peaks, kept, gradients, weights)),
     ]
     say(f"the server, {', '.join(map(str, _SITES))} sites")
     return [*found, *_server(plan)]

@@ -14,7 +14,7 @@ from client import selftest
 from client.findings import Finding
 from privacy.audit import Audit
 from privacy.ledger import Ledger
-from privacy.steps import Step
+from privacy.steps import GaussianStep
 from tests.client.studies import rehearsal, request, site, study
 from tests.privacy.broken import BUGS
 from tests.privacy.broken_sums import SUM_BUGS
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest, "audit", lambda _: Audit(1.94, 1.99, 0.5, 1.2, 0.9, 1e-5))
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, bug: type[Step]) -> None:
+def plant(monkeypatch: pytest.MonkeyPatch, bug: type[GaussianStep]) -> None:
     monkeypatch.setattr(selftest, "DpSgd", bug)
 
 

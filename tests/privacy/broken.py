@@ -15,7 +15,7 @@ from privacy.dp_sgd import RowLoss, Rows, trainable
 from privacy.events import SampledGaussian
 from privacy.mechanism import Bounded, Tensors, add_noise, l2_norm
 from privacy.randomness import ReplayableNoise, SecretNoise
-from privacy.steps import DpSgd, Step
+from privacy.steps import DpSgd, GaussianStep
 
 Key = TypeVar("Key")
 
@@ -123,7 +123,7 @@ class LossOfShapeBOne(Noisy):
         return total
 
 
-BUGS: dict[str, type[Step]] = {
+BUGS: dict[str, type[GaussianStep]] = {
     "no noise": NoNoise,
     "half the noise": HalfTheNoise,
     "noise 20 % short": NoiseAFifthShort,

@@ -13,7 +13,7 @@ import torch
 
 from privacy.audit import audit
 from privacy.selftest import run
-from privacy.steps import DpSgd, Step
+from privacy.steps import DpSgd, GaussianStep
 from tests.privacy.broken import BUGS
 
 CORRECT = "none"
@@ -38,7 +38,7 @@ class Row:
 
 def once(bug: str) -> tuple[bool, bool, bool]:
     """One independent run: noise, coins, patients and weights are all new."""
-    step: Step = DpSgd() if bug == CORRECT else BUGS[bug]()
+    step: GaussianStep = DpSgd() if bug == CORRECT else BUGS[bug]()
     found = audit(step)
     return not run(step).passed, found.refuted, found.warned
 

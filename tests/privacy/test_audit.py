@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from torch import nn
 
-from privacy.audit import Audit, Setting, audit
+from privacy.audit import BOUND, Audit, Setting, audit, numbers
+from privacy.dp_sgd import RowLoss, Rows
 from privacy.errors import MechanismRefused
-from privacy.events import SampledGaussian
-from privacy.steps import DpSgd
+from privacy.events import SampledGaussian, SecureSummed
+from privacy.integer_noise import rounded_bound
+from privacy.mechanism import Tensors
+from privacy.steps import DpSgd, SumOverSites
 from tests.privacy.broken import BUGS
 from tests.privacy.planted_bugs import CORRECT, Row, once
 
@@ -28,6 +34,27 @@ def test_broken_code_is_refuted(bug: str) -> None:
     found = audit(BUGS[bug]())
     assert found.refuted
     assert found.warned
+
+
+SUM = SecureSummed("audit", (3.5 * 4096) ** 2, rounded_bound(BOUND, 4096.0, numbers(1000)), numbers(1000), 0.25, 10, 2)
+
+
+def test_a_sum_with_less_noise_than_it_says_is_refuted() -> None:
+    honest = audit(SumOverSites(4096.0), Setting(event=SUM))
+    assert not honest.refuted
+    assert not honest.warned
+
+    class Short(SumOverSites):
+        def private_gradient(
+            self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SecureSummed
+        ) -> Tensors:
+            return super().private_gradient(
+                model, patients, row_loss, l2_bound, replace(event, noise_variance=event.noise_variance / 100)
+            )
+
+    assert audit(Short(4096.0), Setting(event=SUM)).refuted
+    with pytest.raises(MechanismRefused, match="secure sum"):
+        audit(DpSgd(), Setting(event=SUM))
 
 
 def test_half_the_noise_is_seen_though_not_always_proved() -> None:

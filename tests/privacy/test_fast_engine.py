@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from privacy.dp_sgd import Rows, clipped_sum, refuse_disagreement
 from privacy.errors import MechanismRefused
-from privacy.fast_engine import fast
+from privacy.fast_engine import _Record, fast
 from privacy.fast_layers import without_gradient
 from privacy.mechanism import l2_norm
 
@@ -157,6 +158,17 @@ def test_frozen_tensors_enter_neither_norm_nor_sum(trained: str) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained in name)
     agree(model, people([1, 2], SHAPE))
+
+
+def test_no_pass_is_held_while_the_next_is_worked_on() -> None:
+    model, alive = net(), []
+
+    def counting(model: nn.Module, rows: Rows) -> Tensor:
+        alive.append(sum(type(one) is _Record for one in gc.get_objects()))
+        return loss(model, rows)
+
+    clipped_sum(model, people([16] * 5, SHAPE), counting, 0.05, "fast")
+    assert alive == [1, 1, 1]
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 3, 5, 100])

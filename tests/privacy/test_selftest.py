@@ -13,7 +13,7 @@ from privacy.dp_sgd import Engine, RowLoss, Rows
 from privacy.events import SampledGaussian
 from privacy.mechanism import Tensors, l2_norm
 from privacy.selftest import FALSE_ALARM, Finding, SelfTest, probe, probe_loss, run
-from privacy.steps import DpSgd, Step
+from privacy.steps import DpSgd, GaussianStep
 from tests.privacy.broken import BUGS, gradients
 
 Key = TypeVar("Key")
@@ -31,7 +31,7 @@ CAUGHT_BY = {
 }
 
 
-def broken_invariants(step: Step) -> set[str]:
+def broken_invariants(step: GaussianStep) -> set[str]:
     return {finding.invariant for finding in run(step).findings if not finding.holds}
 
 
@@ -130,7 +130,7 @@ class NanPasses(DpSgd):
         (NanPasses, "sensitivity"),
     ],
 )
-def test_what_keeps_the_averages_right_is_caught_too(step: type[Step], invariant: str) -> None:
+def test_what_keeps_the_averages_right_is_caught_too(step: type[GaussianStep], invariant: str) -> None:
     assert invariant in broken_invariants(step())
 
 

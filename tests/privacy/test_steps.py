@@ -6,6 +6,7 @@ import ast
 import inspect
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 
 from privacy.dp_sgd import RowLoss, Rows
 from privacy.errors import MechanismRefused
-from privacy.events import SampledGaussian
+from privacy.events import SampledGaussian, SecureSummed
+from privacy.integer_noise import rounded_bound
 from privacy.mechanism import Tensors
 from privacy.randomness import ReplayableNoise
-from privacy.steps import DpSgd, private_steps
+from privacy.steps import DpSgd, SumOverSites, private_steps
 
 Key = TypeVar("Key")
 ROOT = Path(__file__).parents[2]
@@ -113,3 +115,31 @@ def test_a_cohort_of_nobody_and_replayable_noise_are_refused() -> None:
         steps(DpSgd(), event, declared=0)
     with pytest.raises(MechanismRefused, match="state what happened"):
         steps(DpSgd(randomness=ReplayableNoise(1)), event)
+
+
+SCALE, SIZE = 4096.0, 8                                      # whole numbers per 1; of Linear(3, 2)
+SUM = SecureSummed("any", 1e-15, rounded_bound(1.0, SCALE, SIZE), SIZE, 1.0, 1, 3)
+
+
+@pytest.mark.parametrize("shares", [2, 3, 5])
+def test_a_sum_over_sites_is_the_clipped_sum_rounded_whoever_has_whom(shares: int) -> None:
+    model, step = nn.Linear(3, 2), SumOverSites(SCALE)
+    exact = step.clipped_sum(model, PEOPLE, loss, 1.0)
+    found = step.private_gradient(model, PEOPLE, loss, 1.0, replace(SUM, shares=shares))
+    assert set(found) == set(exact)
+    assert all(torch.allclose(found[name], exact[name], atol=len(PEOPLE) / SCALE) for name in exact)
+    assert all(not tensor.any() for tensor in step.private_gradient(model, [], loss, 1.0, SUM).values())
+
+
+def test_all_noise_of_a_sum_is_the_event_s() -> None:
+    variance = 4.0 * SCALE**2
+    event = replace(SUM, noise_variance=variance, steps=400)
+    drawn = [torch.cat([t.flatten() for t in one.values()]) for one in
+             private_steps(SumOverSites(SCALE), event, nn.Linear(3, 2), [], lambda rows: rows, loss, 1.0, 1)]
+    assert torch.stack(drawn).std() == pytest.approx(2.0, rel=0.06), "five deviations of 3200 numbers"
+
+
+@pytest.mark.parametrize("wrong", [{"size": 7}, {"l2_bound": SUM.l2_bound / 2}])
+def test_a_sum_of_other_numbers_than_were_paid_for_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(MechanismRefused, match="other numbers"):
+        SumOverSites(SCALE).private_gradient(nn.Linear(3, 2), PEOPLE, loss, 1.0, replace(SUM, **wrong))  # type: ignore[arg-type]

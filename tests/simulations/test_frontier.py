@@ -23,7 +23,7 @@ def row(mechanism: str, epsilon: object, distance: float, repeat: int = 0) -> di
     return {
         "study": "s", "seed": 1, "sites": 3, "patients": 100, "repeat": repeat, "mechanism": mechanism, "epsilon": epsilon,
         "stages": {"generator": {"noise_over_clip": 0.25}}, "prior": prior, "ageing_of_patients": 1.0,
-        "scores": prior | {"distance": distance},
+        "scores": prior | {"distance": distance}, "audit": {},
     }  # fmt: skip
 
 
@@ -73,25 +73,43 @@ def test_a_share_is_of_what_training_without_privacy_gains() -> None:
 def test_repeats_are_one_line_and_the_picture_is_one() -> None:
     rows = [row("non-private", "infinite", 0.2, r) for r in (0, 1)] + [row("local", 1.0, 0.6 + 0.2 * r, r) for r in (0, 1)]
     lines = list(told(rows))
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert "38+-159 %" in next(line for line in lines if line.startswith("local")), "12.7 x 0.177 / sqrt(2)"
     assert picture(rows).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_points_are_run_once_and_taken_up_again(tmp_path: Path) -> None:
-    wanted = points([2], [12], ["local"], [8.0, math.inf], 1)
+    wanted = points([2], [12], ["local", "pooled"], [8.0, math.inf], 1)
     said: list[str] = []
     rows = run(SMOKE, wanted[:1], tmp_path, said.append)
     assert [one["mechanism"] for one in rows] == ["non-private"]
     rows = run(SMOKE, wanted, tmp_path, said.append)
     assert rows == json.loads((tmp_path / TABLE).read_text())
-    assert [(one["mechanism"], one["epsilon"]) for one in rows] == [("non-private", "infinite"), ("local", 8.0)]
-    private = rows[1]
+    assert [(one["mechanism"], one["epsilon"]) for one in rows] == [("non-private", "infinite"), ("pooled", "infinite"), ("local", 8.0)]
+    private = rows[2]
     assert private["spent"] <= 8.0
+    assert all(audit["f_dp"] < audit["claimed"] and not audit["refuted"] for audit in private["audit"].values())
+    assert set(private["audit"]) == {stage.name for stage in SMOKE.stages}
     assert private["stages"]["generator"]["noise_over_clip"] > 0
-    assert private["plan"] == plan_of(SMOKE, wanted[1]).digest
+    assert private["plan"] == plan_of(SMOKE, wanted[2]).digest
     assert rows[0]["prior"] == private["prior"], "every arm is measured on the same people"
     before = (tmp_path / TABLE).read_bytes()
     assert run(SMOKE, wanted, tmp_path, said.append) == rows
     assert (tmp_path / TABLE).read_bytes() == before
+
+
+def test_everybody_in_one_place_is_a_plan_of_one_site_without_privacy() -> None:
+    wanted = points([3], [40], ["pooled", "local"], [8.0], 1)
+    assert [(point.mechanism, point.epsilon) for point in wanted] == [("pooled", math.inf), ("local", 8.0)]
+    plan = plan_of(SMOKE, wanted[0])
+    assert [(site.name, site.patients) for site in plan.sites] == [("pooled", 120)]
+    assert plan.privacy.mechanism == "non-private"
+    assert plan.stages == SMOKE.stages
+
+
+def test_everybody_in_one_place_has_a_share_and_is_no_point_of_the_picture() -> None:
+    rows = [row("non-private", "infinite", 0.2), row("pooled", "infinite", 0.1), row("local", 1.0, 0.6)]
+    assert [share["distance"] for _, share in gains(rows)] == pytest.approx([1.125, 0.5])
+    assert "112 %" in next(line for line in told(rows) if line.startswith("pooled"))
+    assert picture(rows).startswith(b"\x89PNG")
