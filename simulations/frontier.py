@@ -122,14 +122,14 @@ def in_one_place(plan: TrainingPlan) -> TrainingPlan:
 
 
 def base_of(base: TrainingPlan, consortium: Consortium, repeat: int) -> TrainingPlan:
-    """The recipe's plan for so many hospitals of so many patients. Raises PlanRefused if it has no phantom hospitals."""
+    """The recipe's plan under `local`, for so many hospitals of so many patients. Raises PlanRefused without phantoms."""
     if base.rehearsal is None:
         raise PlanRefused("a frontier is measured on phantoms; take a recipe with a [rehearsal] table")
     kinds = base.rehearsal.hospitals or (Hospital(name="site-a"),)
     names = [f"site-{number + 1:02d}" for number in range(consortium.sites)]
     hospitals = [kinds[i % len(kinds)].model_copy(update={"name": name}) for i, name in enumerate(names)]
     quorum = min(base.federation.quorum, consortium.sites)
-    return base.but(
+    return with_mechanism(base, "local").but(                # what a secure sum states of its sites does not hold for others
         seed=base.seed + repeat,
         sites=[Site(name=name, patients=consortium.patients) for name in names],
         federation=base.federation.model_copy(update={"quorum": quorum}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,8 @@ from braing3n_core.plan import TrainingPlan
 from simulations.frontier import MEASURES, TABLE, Consortium, Point, asked, gains, plan_of, points, run
 from simulations.frontier_page import picture, told
 
-SMOKE = TrainingPlan.load(Path(__file__).parents[2] / "simulations" / "recipes" / "smoke.toml")
+RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
+SMOKE = TrainingPlan.load(RECIPES / "smoke.toml")
 SMALL = Consortium(2, 12)
 
 
@@ -60,6 +62,13 @@ def test_a_point_s_plan_differs_in_what_was_asked_alone() -> None:
     assert free[0] == free[1], "what a recipe keeps for the vote changes no point"
     with pytest.raises(PlanRefused, match="phantoms"):
         plan_of(SMOKE.but(rehearsal=None), Point(SMALL, "local", 1.0, 0))
+
+
+def test_a_recipe_of_secure_sums_has_other_budgets_and_consortia_too() -> None:
+    reference = TrainingPlan.load(RECIPES / "three_sites_dp.toml")
+    for sites, mechanism, epsilon in itertools.product((2, 5), ("local", "secure-sum"), (1.0, 8.0)):
+        plan = plan_of(reference, Point(Consortium(sites, 100), mechanism, epsilon, 0))  # type: ignore[arg-type]  # of literals
+        assert (plan.privacy.mechanism, plan.privacy.epsilon, len(plan.sites)) == (mechanism, epsilon, sites)
 
 
 def test_a_share_is_of_what_training_without_privacy_gains() -> None:
