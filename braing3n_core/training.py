@@ -102,8 +102,26 @@ def years_between(one: Mapping[str, Condition], two: Mapping[str, Condition]) ->
 
 
 def make_rows(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Rows:
-    """K = `stage.views` rows of one patient, each a random scan with fresh draws."""
-    return draw_rows(stage.name, prepared.tensors, model, stage.views, generator, stage.learns)
+    """K = `stage.views` rows of one patient, each a random scan with fresh draws; of a mean, those that were drawn once."""
+    if stage.learns == "mean":
+        return prepared.tensors
+    return draw_rows(stage.name, prepared.tensors, model, stage.views, generator)
+
+
+@torch.no_grad()
+def drawn_once(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Prepared:
+    """What a stage that learns a mean keeps of one patient: K = `stage.views` rows, and how far each lies from such people.
+
+    At pure noise the network does not see the shift that is learned, so what it says is the same in every step and round: it is
+    asked once, and a step costs a product of small matrices. generator: gaps (K, N, C), codes (K, M). trajectory: gaps
+    (K, N, C) in units of the model's scale, codes (K, M), years (K,), and whether the row is a pair (K,).
+    """
+    rows = draw_rows(stage.name, prepared.tensors, model, stage.views, generator, "mean")
+    if stage.name == "trajectory":
+        first, change, noise, times, codes, years, there = rows
+        return Prepared((model.years.unmoved(noise, times, first, codes, years) - noise + change, codes, years, there))
+    latents, noise, times, codes = rows
+    return Prepared((model.generator.velocity(noise, times, codes) - noise + latents, codes))
 
 
 def draw_rows(
@@ -135,9 +153,9 @@ def draw_rows(
             return first, change, noise, times.masked_fill(pure, 1.0), hidden(codes, generator), years, there
 
 
-def row_loss(stage: StageName) -> RowLoss:
+def row_loss(stage: StageName, learns: Learns = "flow") -> RowLoss:
     """The stage's loss of each row, (B,)."""
-    return _LOSSES[stage]
+    return (_LOSSES if learns == "flow" else _MEAN_LOSSES)[stage]
 
 
 def _encoder_loss(model: nn.Module, rows: Rows) -> Tensor:
@@ -186,6 +204,20 @@ def _trajectory_loss(model: nn.Module, rows: Rows) -> Tensor:
     return there * error.square().flatten(1).mean(1)
 
 
+def _place_loss(model: nn.Module, rows: Rows) -> Tensor:
+    """`_generator_loss` at pure noise, from gaps."""
+    gaps, codes = rows
+    error: Tensor = gaps - cast(Brain, model).generator.population(codes)
+    return error.square().flatten(1).mean(1)
+
+
+def _pace_loss(model: nn.Module, rows: Rows) -> Tensor:
+    """`_trajectory_loss` at pure noise, from gaps."""
+    gaps, codes, years, there = rows
+    return there * (gaps - cast(Brain, model).years.shift(codes, years)).square().flatten(1).mean(1)
+
+
+_MEAN_LOSSES: dict[StageName, RowLoss] = {"generator": _place_loss, "trajectory": _pace_loss}
 _LOSSES: dict[StageName, RowLoss] = {
     "encoder": _encoder_loss,
     "decoder": _decoder_loss,

@@ -66,14 +66,14 @@ def noisy_numbers(model: Brain, stage: Stage, patients: Sequence[Prepared], term
     generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(7)))
     drawn = PoissonSampler[Prepared](stage.sample_rate, SecretNoise()).draw(patients)
     rows = (make_rows(patient, stage, model, generator) for patient in drawn)
-    return noisy_sum(clipped_each(model, rows, row_loss(stage.name), stage.clip), terms)
+    return noisy_sum(clipped_each(model, rows, row_loss(stage.name, stage.learns), stage.clip), terms)
 
 
 def _compare_engines(model: Brain, stage: Stage, patients: Sequence[Prepared]) -> None:
     """On draws of its own, so that the round's are the same with and without it."""
     draws = torch.Generator().manual_seed(0)
     rows = [make_rows(patient, stage, model, draws) for patient in patients]
-    refuse_disagreement(model, rows, row_loss(stage.name), _ENGINE)
+    refuse_disagreement(model, rows, row_loss(stage.name, stage.learns), _ENGINE)
 
 
 def _gradients(
@@ -90,7 +90,7 @@ def _gradients(
     def rows_of(patient: Prepared) -> Rows:
         return make_rows(patient, stage, model, generator)
 
-    loss = row_loss(stage.name)
+    loss = row_loss(stage.name, stage.learns)
     match event:
         case SampledGaussian():
             yield from private_steps(DpSgd(_ENGINE, randomness), event, model, patients, rows_of, loss, stage.clip, declared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -22,7 +22,7 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, at_stage, digest_of, initial_values
-from braing3n_core.training import Prepared, prepare
+from braing3n_core.training import Prepared, drawn_once, prepare
 from client.census import take
 from client.enrolled import Enrolled
 from client.local_round import Charged, train_round
@@ -32,7 +32,7 @@ from client.selftest import refuse_broken_step
 from client.vote import Ballot, cast
 from privacy.dp_sgd import trainable
 from privacy.egress import Cleared, Egress, Ready, Update, purpose_of
-from privacy.events import SampledGaussian, SecureSummed
+from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from privacy.ledger import Ledger, Reservation
 from privacy.randomness import Randomness, ReplayableNoise, SecretNoise
 
@@ -260,8 +260,14 @@ class Site:
         key = f"{stage.name}/{digest_of(earlier)}"
         if self._prepared[0] != key:
             self._prepared = ("", [])                        # two stages' tensors never share the memory
-            self._prepared = (key, [prepare(stage.name, model, one.scans, one.others) for one in self._cohort.training])
+            self._prepared = (key, list(self._seen(model, stage)))
         return self._prepared[1]
+
+    def _seen(self, model: Brain, stage: Stage) -> Iterator[Prepared]:
+        generator = _draws(self.event(stage), f"{self.plan.seed}/{self.name}/{stage.name}")
+        for one in self._cohort.training:
+            found = prepare(stage.name, model, one.scans, one.others)
+            yield drawn_once(found, stage, model, generator) if stage.learns == "mean" else found
 
     def _randomness(self, event: Charged, request: Request) -> tuple[Randomness, torch.Generator]:
         """Draws for patients and noise, and for masks, times and views.
@@ -269,11 +275,19 @@ class Site:
         The guarantee rests on the first alone. The second is unpredictable too under a mechanism, so that nobody can replay
         what a release was made from; a rehearsal without privacy repeats both exactly.
         """
-        if isinstance(event, SampledGaussian):
-            return SecretNoise(), torch.Generator().manual_seed(int.from_bytes(os.urandom(7)))
         text = f"{self.plan.seed}/{self.name}/{request.stage}/{request.round}"
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
-        return ReplayableNoise(seed), torch.Generator().manual_seed(seed + 1)
+        secret = isinstance(event, SampledGaussian)
+        return SecretNoise() if secret else ReplayableNoise(_seed(text)), _draws(event, text)
+
+
+def _draws(event: Charge, text: str) -> torch.Generator:
+    """Nobody can foresee them under a mechanism; without one they follow from `text`."""
+    seed = _seed(text) + 1 if isinstance(event, NonPrivate) else int.from_bytes(os.urandom(7))
+    return torch.Generator().manual_seed(seed)
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
 def _trainable_size(model: Brain) -> int:

@@ -106,15 +106,7 @@ class Generator(Flow):
 
     def forward(self, z: Tensor, t: Tensor, codes: Tensor) -> Tensor:
         shift = self.population(codes)                       # (B, N, C)
-        return self.velocity(unmoved(z, t, shift), t, codes) - shift
-
-
-def unmoved(z: Tensor, t: Tensor, shift: Tensor) -> Tensor:
-    """(B, N, C) latents of moved people at times (B,) -> where the same people would be without the shift (B, N, C).
-
-    At pure noise nobody has moved yet, so what is learned there is not traced back through the network.
-    """
-    return z if bool((t == 1).all()) else z - (1 - t)[:, None, None] * shift
+        return self.velocity(z - (1 - t)[:, None, None] * shift, t, codes) - shift
 
 
 def waves(x: Tensor) -> Tensor:

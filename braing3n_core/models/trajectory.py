@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from braing3n_core.models.generator import Flow, unmoved
+from braing3n_core.models.generator import Flow
 from braing3n_core.models.population import Population
 from braing3n_core.models.presets import LONGEST_YEARS, Preset
 from braing3n_core.plan import Categorical, Continuous
@@ -37,6 +37,14 @@ class Trajectory(Flow):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, z: Tensor, t: Tensor, first: Tensor, codes: Tensor, years: Tensor) -> Tensor:
+        shift = self.shift(codes, years)                     # (B, N, C)
+        return self.unmoved(z - (1 - t)[:, None, None] * shift, t, first, codes, years) - shift
+
+    def shift(self, codes: Tensor, years: Tensor) -> Tensor:
+        """(B, M) codes, (B,) years -> (B, N, C): how much more the pace says such people change in them."""
+        return years[:, None, None] / LONGEST_YEARS * self.pace(codes)
+
+    def unmoved(self, z: Tensor, t: Tensor, first: Tensor, codes: Tensor, years: Tensor) -> Tensor:
+        """The velocity without the pace."""
         passed = years[:, None] / LONGEST_YEARS              # (B, 1)
-        shift = passed[:, :, None] * self.pace(codes)        # (B, N, C)
-        return self.velocity(torch.cat([unmoved(z, t, shift), first], 2), t, torch.cat([passed, codes], 1)) - shift
+        return self.velocity(torch.cat([z, first], 2), t, torch.cat([passed, codes], 1))
