@@ -202,12 +202,13 @@ class Rehearsal(Frozen):
     compare_non_private: bool = True       # also train without privacy, to show what privacy costs
     visits: PositiveInt = 1                # of every patient
     years: PositiveFloat = 1.0             # between two of them
+    tumours: Annotated[float, Field(ge=0, le=1)] = 0.0        # share of patients who have one
     note: str = ""
 
     @model_serializer(mode="wrap")
     def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What nobody asked for is not written, so a recipe without it keeps the digest it had."""
-        unset = {"visits": 1, "years": 1.0}
+        unset = {"visits": 1, "years": 1.0, "tumours": 0.0}
         return {key: value for key, value in handler(self).items() if key not in unset or value != unset[key]}
 
 

@@ -17,8 +17,8 @@ def write_hospital(folder: Path, site: Site, plan: TrainingPlan) -> None:
     rehearsal = plan.rehearsal or Rehearsal()
     seed = hospital_seed(plan.seed, [known.name for known in plan.sites].index(site.name))
     hospital = next((each for each in rehearsal.hospitals if each.name == site.name), Hospital(name=site.name))
-    if rehearsal.visits > 1 or plan.modalities != (T1W,):
-        wishes = Wishes(modalities=plan.modalities, visits=rehearsal.visits, years=rehearsal.years)
+    if rehearsal.visits > 1 or rehearsal.tumours or plan.modalities != (T1W,):
+        wishes = Wishes(plan.modalities, rehearsal.visits, rehearsal.years, rehearsal.tumours)
         write_people(folder, people(plan.model, site.patients, seed, hospital, wishes), plan.model)
     else:
         write_bids(folder, phantoms(plan.model, site.patients, seed, hospital), plan.model, site.patients)

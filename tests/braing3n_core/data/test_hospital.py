@@ -38,6 +38,17 @@ def test_everybody_has_the_visits_that_the_recipe_says(tmp_path: Path, recipe: s
     assert sorted((tmp_path / plan.sites[0].name).rglob("*")) == before
 
 
+@pytest.mark.slow
+def test_a_share_of_patients_has_a_tumour_and_the_table_says_who(tmp_path: Path) -> None:
+    plan = TrainingPlan.load(RECIPES / "tumour.toml")
+    site = plan.sites[0].model_copy(update={"patients": 12})
+    write_hospital(tmp_path / "a", site, plan)
+    entries, excluded = read_bids(tmp_path / "a", plan.variables)
+    assert not excluded
+    assert {str(entry.at("")["tumour"]) for entry in entries} == {"yes", "no"}
+
+
 def test_a_recipe_without_visits_says_nothing_of_them() -> None:
     assert "visits" not in TrainingPlan.load(RECIPES / "demo.toml").canonical()
+    assert "tumours" not in TrainingPlan.load(RECIPES / "demo.toml").canonical()
     assert '"visits":3' in TrainingPlan.load(RECIPES / "longitudinal.toml").canonical()
