@@ -34,6 +34,15 @@ def round_closed(plan: TrainingPlan, out: Path, row: Mapping[str, object]) -> No
         append_scalars(out / SCALARS / FILE, time.time(), step, scalars_of(row))
 
 
+def fit_told(plan: TrainingPlan, out: Path, stage: str, end: str, values: Mapping[str, float]) -> None:
+    """Sites said how well the model fits at one end of a stage; `values` and their noise, by site."""
+    journal(out, "fit", {"stage": stage, "end": end, **values})
+    step = _step(plan, stage, 0 if end == "before" else plan.stage(stage).rounds)
+    with contextlib.suppress(OSError):
+        tags = {f"fit {end} {stage}/{name}": value for name, value in values.items()}
+        append_scalars(out / SCALARS / FILE, time.time(), step, tags)
+
+
 def ended(out: Path, verdict: Mapping[str, object]) -> None:
     """A run ended; `verdict` is run.json."""
     journal(out, "ended", verdict)
