@@ -34,7 +34,7 @@ class State:
     stage: int
     rounds: int
     values: np.ndarray
-    spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site's last update said
+    spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site last said
     moments: Moments = ()                                    # of the plan's server optimizer, in this stage
 
 

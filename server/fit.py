@@ -102,9 +102,9 @@ def reading(plan: TrainingPlan, stage: Stage, end: End, units: Mapping[str, int]
     """Noised sums by site as numbers, each beside its noise. Divisors are declared patients, never counts."""
     scale, cost = scale_of(stage.name, end), charges(plan, ())[FIT_STAGE]
     sigma = cost.noise_multiplier if isinstance(cost, SampledGaussian) else math.nan
-    declared = {site: plan.site(site).patients for site in units}
+    declared = {site.name: site.patients for site in plan.sites if site.name in units}
     found = {
-        site: Told(scale.told(number, declared[site]), scale.deviation(sigma, declared[site])) for site, number in units.items()
+        site: Told(scale.told(units[site], patients), scale.deviation(sigma, patients)) for site, patients in declared.items()
     }
     everybody = sum(declared.values())
     pooled = Told(scale.told(sum(units.values()), everybody), scale.deviation(sigma, everybody, len(units)))

@@ -1,6 +1,7 @@
 """What a run tells those who watch it: a journal for programs and scalars for TensorBoard, both in the run's own folder.
 
-All of it is in rounds.jsonl or run.json too; neither file is released, and a disk that is full costs lines, not rounds.
+All of it is in rounds.jsonl, fit.jsonl or run.json too; neither file is released, and a disk that is full costs lines, not
+rounds.
 """
 
 from __future__ import annotations

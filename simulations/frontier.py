@@ -95,7 +95,7 @@ def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
     """The recipe at this point: its hospitals in turn; every repeat counts the seed up, so its patients are others."""
     plan = base_of(base, point.consortium, point.repeat)
     epsilon = plan.privacy.epsilon if point.mechanism == "non-private" else point.epsilon
-    privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0})        # no release: all of it trains
+    privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0, "fit_share": 0.0})  # all of it trains
     return with_mechanism(plan.but(privacy=privacy), point.mechanism)
 
 

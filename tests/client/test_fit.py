@@ -117,6 +117,26 @@ def test_a_reservation_that_a_crash_left_is_taken_up(tmp_path: Path) -> None:
     assert len(events(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("step", ["exact", "write_atomically", "_message"])
+def test_a_crash_at_any_step_costs_one_charge_and_never_a_second_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before the number is drawn, drawn and not kept, kept and not sent."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(client.fit, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            site(tmp_path, PLAN).round(asked())
+    drawn = [path.read_text().split()[1] for path in (tmp_path / "north" / "answers").glob("*.fit")]
+    assert len(drawn) == (step == "_message")
+    told = {str(site(tmp_path, PLAN).round(asked()).header["units"]) for _ in range(2)}
+    assert len(told | set(drawn)) == 1
+    assert len(events(tmp_path)) == 1
+
+
 def test_what_failed_once_stays_paid_and_is_not_paid_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a server that makes it fail would eat the budget of the rounds."""
     with monkeypatch.context() as broken:

@@ -84,9 +84,11 @@ def test_status_tells_what_runs_and_what_does_not_and_why(one: Study) -> None:
     one.approve()
     with Ledger(one.site.folder / "ledger.jsonl", PLAN.privacy.delta) as ledger:
         ledger.reserve(SampledGaussian("decoder", 5.0, 0.5, 2), f"{PLAN.digest}/decoder/1", 8.0)
+        for other in ("census/1", "copies/1", "fit-decoder/1"):
+            ledger.reserve(SampledGaussian("census", 50.0, 1.0, 1), f"{PLAN.digest}/{other}", 8.0)
     found = status(one.site)
     (state,) = found.plans
-    assert (state.runs, state.paid, state.rounds, state.study) == (True, 1, 5, "small")
+    assert (state.runs, state.paid, state.rounds, state.study) == (True, 1, 5, "small"), "what is no round counts as none"
     assert 0 < found.spent < 8
     (one.site.folder / "plans" / PLAN.digest / "approval.json").unlink()
     (state,) = status(one.site).plans
