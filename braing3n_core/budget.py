@@ -48,6 +48,10 @@ class Privacy(Frozen):
     server and some sites; on its own each is fallback_epsilon-DP. `non-private`: no guarantee at all, charged as infinity;
     refused outside rehearsals. `vote_epsilon` of the budget is kept for each round of the sites' vote on copies among the
     candidates of a release; 0: no vote, and the certificate says so.
+
+    `fit_share` of what trains, in squared privacy loss, is taken off first and pays for one number on either end of each
+    stage: how well the model fits a site's patients (braing3n_core/fit.py). The stages' shares divide what is left. 0: nothing
+    is told, and the plan keeps the digest it had. For `local` alone: a number of one site is what a secure sum hides.
     """
 
     mechanism: Mechanism
@@ -55,6 +59,7 @@ class Privacy(Frozen):
     delta: Annotated[float, Field(gt=0, lt=1)]
     vote_epsilon: Annotated[float, Field(ge=0)] = 0.0
     vote_rounds: Annotated[int, Field(ge=1, le=2)] = 1       # says nothing without a vote
+    fit_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     secure_sum: SecureSum | None = None
 
     @model_validator(mode="after")
@@ -72,16 +77,27 @@ class Privacy(Frozen):
                 f"fallback_epsilon={self.secure_sum.fallback_epsilon:g} is below epsilon={self.epsilon:g}, but one share of "
                 'noise is never worth more than all of it; raise fallback_epsilon, or choose mechanism "local"'
             )
+        if self.secure_sum and self.fit_share:
+            raise ValueError(
+                "fit_share tells a number of each site alone, which a secure sum promises to hide; leave fit_share out, or "
+                'choose mechanism "local"'
+            )
         return self
 
     @model_serializer(mode="wrap")
     def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A plan without secure sums keeps the digest it had."""
-        return {key: value for key, value in handler(self).items() if value is not None}
+        """A plan without secure sums, or that tells no fit, keeps the digest it had."""
+        said = {key: value for key, value in handler(self).items() if value is not None}
+        return {key: value for key, value in said.items() if key != "fit_share" or value}
+
+    @property
+    def tells_fit(self) -> bool:
+        """Whether sites are asked how well the model fits their patients: never without a guarantee."""
+        return self.fit_share > 0 and self.mechanism == "local"
 
     @property
     def training(self) -> float:
-        """Epsilon that the stages may spend together: the budget without what the vote is to cost."""
+        """Epsilon that the stages may spend, census and fit with them: the budget without what the vote is to cost."""
         return self.epsilon - self.vote_epsilon * self.vote_rounds
 
     @property

@@ -12,11 +12,12 @@ import torch
 
 from braing3n_core.budget import SecureSum
 from braing3n_core.errors import PlanRefused
+from braing3n_core.fit import readings
 from braing3n_core.kept import kept
 from braing3n_core.plan import Stage, TrainingPlan
 from privacy import accountant, opacus_bridge, renyi
 from privacy.accountant import calibrate, calibrate_sums, epsilon, epsilon_alone
-from privacy.egress import CENSUS_STAGE, VOTE_STAGE, purpose_of
+from privacy.egress import CENSUS_STAGE, FIT_STAGE, VOTE_STAGE, purpose_of
 from privacy.errors import MechanismRefused
 from privacy.events import Event, NonPrivate, RandomisedResponse, SampledGaussian, SecureSummed
 from privacy.integer_noise import rounded_bound
@@ -27,7 +28,7 @@ Rows = tuple[tuple[float, int, float], ...]                  # sample rate, step
 
 
 def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
-    """What one round of each stage costs, and the census, such that all rounds and one census spend what is kept for them.
+    """What one round of each stage costs, and the census, and one number on a stage, such that all of it spends what is kept.
 
     With spare rounds for failed secure sums, all of those are among them.
 
@@ -48,14 +49,22 @@ def charges(plan: TrainingPlan, sizes: Sequence[int]) -> dict[str, Charge]:
 
 
 def _gaussian(plan: TrainingPlan, rows: Rows) -> dict[str, Charge]:
-    """Every patient is in the census, once: one step at rate 1, calibrated with the stages."""
-    counted: Rows = ((1.0, 1, plan.census.share),) if plan.census else ()
-    noise = _noise((*rows, *counted), plan.privacy.training, plan.privacy.delta)
+    """Every patient is in the census once, and in each number on a stage: steps at rate 1, calibrated with the stages."""
+    if plan.census:
+        rows = (*rows, (1.0, 1, plan.census.share))
+    if told := readings(plan):
+        kept = plan.privacy.fit_share
+        rows = (*((rate, steps, share * (1 - kept)) for rate, steps, share in rows), (1.0, len(told), kept))
+    noise = _noise(rows, plan.privacy.training, plan.privacy.delta)
     found: dict[str, Charge] = {
         stage.name: SampledGaussian(stage.name, sigma, stage.sample_rate, stage.local_steps)
         for stage, sigma in zip(plan.stages, noise, strict=False)
     }
-    return found | ({CENSUS_STAGE: SampledGaussian(CENSUS_STAGE, noise[-1], 1.0, 1)} if plan.census else {})
+    if plan.census:
+        found[CENSUS_STAGE] = SampledGaussian(CENSUS_STAGE, noise[len(plan.stages)], 1.0, 1)
+    if told:
+        found[FIT_STAGE] = SampledGaussian(FIT_STAGE, noise[-1], 1.0, 1)
+    return found
 
 
 def terms(plan: TrainingPlan, sizes: Sequence[int], stage: Stage, number: int, attempt: int) -> Terms:
@@ -93,10 +102,11 @@ def votes(plan: TrainingPlan) -> list[RandomisedResponse]:
 
 
 def everything(plan: TrainingPlan, sizes: Sequence[int]) -> list[Event]:
-    """All that the plan may charge: every round, spare ones for secure sums that fail, census and votes."""
+    """All that the plan may charge: every round, spare ones for secure sums that fail, census, fit and votes."""
     once = charges(plan, sizes)
     rounds: list[Event] = [once[stage.name] for stage in plan.stages for _ in range(stage.rounds + plan.privacy.spare)]
-    return [*rounds, *([once[CENSUS_STAGE]] if plan.census else []), *votes(plan)]
+    fits: list[Event] = [once[FIT_STAGE] for _ in readings(plan)]
+    return [*rounds, *([once[CENSUS_STAGE]] if plan.census else []), *fits, *votes(plan)]
 
 
 def refuse_weak_fallback(plan: TrainingPlan, sizes: Sequence[int]) -> None:

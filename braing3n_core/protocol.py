@@ -20,6 +20,7 @@ from braing3n_core.models.trainable import merge, select_trainable
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.state import flatten, unflatten
 from privacy.dp_sgd import trainable
+from privacy.egress import End
 from privacy.sum_words import Step
 
 
@@ -38,13 +39,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Request:
-    """One round's work order: where the run stands, and the values everybody starts from."""
+    """One round's work order: where the run stands, and the values everybody starts from.
+
+    With `end`, no training is asked for but how well the values fit: before the first round, or after the last.
+    """
 
     plan: str                                                # the plan's digest
     stage: str
     round: int                                               # 1 to the stage's rounds
     values: np.ndarray                                       # float32 (n,), see at_stage
     part: Part | None = None                                 # of a secure sum; values are empty but where numbers are asked
+    end: End | None = None                                   # of the stage (braing3n_core/fit.py)
 
     @property
     def digest(self) -> str:
@@ -88,6 +93,12 @@ def at_stage(model: Brain, plan: TrainingPlan, stage: str, values: np.ndarray) -
         if known.name == stage:
             return
     plan.stage(stage)                                        # refuses a stage the plan does not have
+
+
+def beginning(model: Brain, plan: TrainingPlan, stage: str, values: np.ndarray) -> np.ndarray:
+    """What `values` of `stage` were before its first round: those of earlier stages, then the stage's own untouched ones."""
+    untouched = initial_values(model, plan)[plan.stages.index(plan.stage(stage))]
+    return np.concatenate([values[: len(values) - len(untouched)], untouched]).astype(np.float32)
 
 
 def finished(model: Brain, plan: TrainingPlan, values: np.ndarray) -> None:

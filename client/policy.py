@@ -26,6 +26,7 @@ class Policy(Frozen):
     stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("encoder", "decoder", "generator")
     smallest_cohort: PositiveInt = 20                        # patients this site must declare to take part
     census: bool = False                                     # whether noisy counts of patients by age and so on may be told
+    fit: bool = False                                        # whether it may be told, with noise, how well a model fits them
 
     @property
     def fallback(self) -> float:
@@ -58,5 +59,7 @@ class Policy(Frozen):
                 yield f"stage {stage.name} is not one of {', '.join(self.stages)}"
         if plan.census and not self.census:
             yield "it takes a census of patients, which is not allowed here (census = true in [policy] would allow it)"
+        if plan.privacy.fit_share and not self.fit:
+            yield "it asks how well the model fits patients, which is not allowed here (fit = true in [policy] would allow it)"
         if not declared >= self.smallest_cohort:
             yield f"it declares {declared} patients of this site, fewer than the {self.smallest_cohort} allowed here"

@@ -15,6 +15,7 @@ from braing3n_core.charges import everything, refuse_weak_fallback, votes
 from braing3n_core.console import for_programs
 from braing3n_core.data.bids import modalities_of
 from braing3n_core.errors import Braing3nError, PlanRefused
+from braing3n_core.fit import readings
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
@@ -64,6 +65,7 @@ class Review:
     spare: int                                               # of each stage's messages: in place of sums that failed
     counted: tuple[str, ...]                                 # variables whose noisy counts leave once; none: no census
     counts: int                                              # in all
+    fits: int                                                # noisy numbers on how well the model fits; 0: none is told
     votes: int                                               # rounds of the vote on copies
     spent: float                                             # epsilon of one patient so far, over all plans
     alone: float                                             # of this plan on its own
@@ -108,6 +110,7 @@ def review(site: SiteFile, path: Path) -> Review:
         spare=plan.privacy.spare,
         counted=tuple(variable.name for variable in counted_variables(plan)) if plan.census else (),
         counts=sum(bins(plan)) if plan.census else 0,
+        fits=len(readings(plan)),
         votes=len(votes(plan)),
         spent=epsilon(past, delta) if past else 0.0,
         alone=epsilon(future, delta),
@@ -147,9 +150,13 @@ def in_words(found: Review) -> Iterator[str]:
         yield "  with each of them public keys, sealed letters and shares of random secrets, made of nothing about patients"
     if found.counted:
         yield f"  census     {found.counts} noised counts of patients, once ({', '.join(found.counted)}), in bins of the plan"
+    if found.fits:
+        yield f"  fit        {found.fits} noised sums of clipped losses: how well the model fits, before and after each stage"
     if found.votes:
         yield f"  vote       {found.votes} noised words on which candidates of a release look like a patient, a bit for each"
-    yield f"  and ready, or one of {len(RefusalCode)} fixed words for why not; no scan, table, loss, count, path or error text"
+    loss = "exact loss" if found.fits else "loss"
+    fixed = f"one of {len(RefusalCode)} fixed words for why not"
+    yield f"  and ready, or {fixed}; no scan, table, {loss}, count, path or error text"
     yield (
         f"cost to one patient at delta {found.delta:g}: spent so far {found.spent:.3g}, this plan alone {found.alone:.3g}, "
         f"together {found.together:.3g} of {found.allowed:g} allowed here"

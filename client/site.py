@@ -25,6 +25,7 @@ from braing3n_core.protocol import Request, at_stage, digest_of, initial_values
 from braing3n_core.training import Prepared, drawn_once, prepare
 from client.census import take
 from client.enrolled import Enrolled
+from client.fit import tell
 from client.local_round import Charged, train_round
 from client.refusal import StaleRequest, note, refuse
 from client.secure_round import Turn
@@ -83,7 +84,7 @@ class Site:
         return self._answered(self._ready)
 
     def round(self, request: Request) -> Cleared:
-        """This site's answer to one round: an update that was paid for, or a refusal."""
+        """This site's answer to one round, or to how well the model fits: what was paid for, or a refusal."""
         return self._answered(lambda ledger, egress: self._round(ledger, egress, request))
 
     def vote(self, ballot: Ballot) -> Cleared:
@@ -125,7 +126,7 @@ class Site:
         return self.charge(stage.name)
 
     def charge(self, name: str) -> Charge:
-        """What one round of the stage so named costs, or the census."""
+        """What one round of the stage so named costs, or the census, or one number on a stage."""
         return self._charges[name]
 
     def model(self) -> Brain:
@@ -177,6 +178,8 @@ class Site:
     def _round(self, ledger: Ledger, egress: Egress, request: Request) -> Cleared:
         # 1. Is it a round of this plan, and not one that was answered or passed?
         stage, purpose = self._asked(request)
+        if request.end is not None:
+            return tell(self, ledger, egress, request, stage, request.end)
         if self.plan.privacy.mechanism == "secure-sum":
             return Turn(self, ledger, egress, request, stage).answer()
         answered = [r for r in ledger.reservations if r.purpose == purpose and ledger.released(r) is not None]
@@ -264,10 +267,12 @@ class Site:
         return self._prepared[1]
 
     def _seen(self, model: Brain, stage: Stage) -> Iterator[Prepared]:
-        generator = _draws(self.event(stage), f"{self.plan.seed}/{self.name}/{stage.name}")
+        event, place = self.event(stage), f"{self.plan.seed}/{self.name}/{stage.name}"
         for one in self._cohort.training:
             found = prepare(stage.name, model, one.scans, one.others)
-            yield drawn_once(found, stage, model, generator) if stage.learns == "mean" else found
+            if stage.learns == "mean":                       # draws of the patient's own, whoever else is there
+                found = drawn_once(found, stage, model, _draws(event, f"{place}/{one.participant}"))
+            yield found
 
     def _randomness(self, event: Charged, request: Request) -> tuple[Randomness, torch.Generator]:
         """Draws for patients and noise, and for masks, times and views.

@@ -9,7 +9,7 @@ from pathlib import Path
 from braing3n_core.console import for_programs
 from braing3n_core.errors import DataRefused
 from privacy.accountant import epsilon, epsilon_alone
-from privacy.egress import refuse_lost_records
+from privacy.egress import FIT_STAGE, refuse_lost_records
 from privacy.errors import LedgerCorrupt
 from privacy.ledger import Book, Reservation, read_chain
 from privacy.witness import Accounts, accounts
@@ -69,7 +69,8 @@ def in_words(statement: Statement) -> Iterator[str]:
     yield f"  {beside(Accounts(statement.epsilon, statement.witness, statement.renyi))}"
     for line in statement.lines:
         given_up = f", {line.abandoned} given up" if line.abandoned else ""
-        rounds = f"{line.rounds} rounds paid for, {line.released} answered{given_up}"
+        what = "numbers" if line.stage.startswith(f"{FIT_STAGE}-") else "rounds"
+        rounds = f"{line.rounds} {what} paid for, {line.released} answered{given_up}"
         yield f"  plan {line.plan[:12]}  {line.stage:<10} {rounds}; alone epsilon {line.epsilon:.4g}"
     yield f"chain: whole, {statement.records} records, head {statement.head}"
     if statement.audited:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from braing3n_core.agreement import Agreement
 from braing3n_core.console import for_programs
 from client.approvals import all_approved, own_key
 from client.site_file import SiteFile
-from client.statement import read_statement
+from client.statement import Line, read_statement
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ def status(site: SiteFile) -> SiteStatus:
     """Read the site's folder. Raises LedgerCorrupt if its ledger is not whole."""
     has_ledger = (site.folder / "ledger.jsonl").exists()
     statement = read_statement(site.folder) if has_ledger else None
-    paid: dict[str, int] = {}
-    for line in statement.lines if statement else ():
-        paid[line.plan] = paid.get(line.plan, 0) + line.rounds
-    plans = tuple(_state(digest, found, paid.get(digest, 0)) for digest, found in all_approved(site))
+    lines = statement.lines if statement else ()
+    plans = tuple(_state(digest, found, lines) for digest, found in all_approved(site))
     spent = statement.epsilon if statement else 0.0
     return SiteStatus(site.name, own_key(site).fingerprint, site.server, spent, site.policy.epsilon, plans, _last(site))
 
@@ -67,11 +65,14 @@ def in_words(found: SiteStatus) -> Iterator[str]:
         yield f"last message: {found.last['kind']} at {found.last['time']}"
 
 
-def _state(digest: str, found: Agreement | Exception, paid: int) -> PlanState:
+def _state(digest: str, found: Agreement | Exception, lines: Sequence[Line]) -> PlanState:
+    """Rounds are those of stages: votes, the census and numbers on a stage are paid for too, and are none."""
+    paid = {line.stage: line.rounds for line in lines if line.plan == digest}
     if isinstance(found, Exception):
-        return PlanState(digest, "", runs=False, why=str(found), rounds=0, paid=paid)
+        return PlanState(digest, "", runs=False, why=str(found), rounds=0, paid=sum(paid.values()))
     rounds = sum(stage.rounds + found.plan.privacy.spare for stage in found.plan.stages)
-    return PlanState(digest, found.plan.study, True, "", rounds, paid)
+    trained = sum(paid.get(stage.name, 0) for stage in found.plan.stages)
+    return PlanState(digest, found.plan.study, True, "", rounds, trained)
 
 
 def _last(site: SiteFile) -> dict[str, object]:

@@ -23,6 +23,8 @@ from privacy.errors import EgressRefused, LedgerCorrupt, PrivacyError
 from privacy.events import RandomisedResponse, SampledGaussian, SecureSummed, Unbounded, to_record
 from privacy.ledger import Ledger, Reservation, sync_folder
 from privacy.messages import Census as Census
+from privacy.messages import End as End
+from privacy.messages import Fit as Fit
 from privacy.messages import Masked as Masked
 from privacy.messages import Message as Message
 from privacy.messages import Ready as Ready
@@ -38,6 +40,9 @@ Header = Mapping[str, str | int | float]
 LARGEST: Final = 1 << 28                                     # numbers in one update, 1 GiB of float32
 VOTE_STAGE: Final = "copies"                                 # of the event that pays for a vote
 CENSUS_STAGE: Final = "census"                               # of the event that pays for the counts
+FIT_STAGE: Final = "fit"                                     # of the event that pays for one number on a stage
+ENDS: Final[tuple[End, ...]] = ("before", "after")           # of a stage; each has one number
+LARGEST_FIT: Final = 10**15                                  # whole units, either way: exact as float64 and as JSON
 LARGEST_COUNT: Final = 10**9                                 # of patients in one bin, either way
 MOST_VOTES: Final = 2                                        # rounds per plan: more would let a server ask its way to a patient
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -65,6 +70,11 @@ class Cleared:
 def purpose_of(plan: str, stage: str, round: int, attempt: int = 0) -> str:
     """What a round's reservation says it is for. One purpose, one value. `attempt`: of a secure sum, from 1."""
     return f"{plan}/{stage}/{round}/{attempt}" if attempt else f"{plan}/{stage}/{round}"
+
+
+def fit_purpose(plan: str, stage: str, end: End) -> str:
+    """What the reservation says that pays for the number at one end of `stage`."""
+    return purpose_of(plan, f"{FIT_STAGE}-{stage}", ENDS.index(end) + 1)
 
 
 class Egress:
@@ -111,6 +121,8 @@ class Egress:
                 return self._masked(message, expected_size)
             case Census():
                 return self._census(message, expected_size)
+            case Fit():
+                return self._fit(message)
             case _:
                 assert_never(message)
 
@@ -220,6 +232,33 @@ class Egress:
             "ledger_head": ledger.head,
         }
         return self._cleared(header, None, census.reservation)
+
+    def _fit(self, fit: Fit) -> Cleared:
+        ledger = self._ledger
+        if ledger is None:
+            raise EgressRefused("without its ledger a site can only refuse; free the ledger and ask again")
+        _require(_matches(_SHA256, fit.plan), "the plan is named by its digest")
+        _require(_matches(_NAME, fit.stage), "a stage's name is one of the plan's")
+        _require(type(fit.end) is str and fit.end in ENDS, "a stage has a number before it and one after it")
+        _require(_matches(_SHA256, fit.start), "what was measured is named by its digest")
+        _require(type(fit.units) is int and abs(fit.units) <= LARGEST_FIT, "a fit is one whole number of a stated size")
+        _require(type(fit.reservation) is Reservation, "a fit needs the reservation that paid for it")
+        purpose, event = fit_purpose(fit.plan, fit.stage, fit.end), fit.reservation.event
+        _require(fit.reservation.purpose == purpose, "the charge was for something else")
+        _require(isinstance(event, SampledGaussian) and event.stage == FIT_STAGE, "the charge was not for a fit")
+        ledger.release(fit.reservation, hashlib.sha256(f"{fit.start}/{fit.units}".encode()).hexdigest())
+        header: Header = {
+            "kind": "fit",
+            "site": self._site,
+            "plan": fit.plan,
+            "stage": fit.stage,
+            "end": fit.end,
+            "start": fit.start,
+            "units": fit.units,
+            "epsilon": ledger.epsilon,
+            "ledger_head": ledger.head,
+        }
+        return self._cleared(header, None, fit.reservation)
 
     def _cleared(self, header: Header, values: np.ndarray | None, paid: Reservation | None) -> Cleared:
         line = {

@@ -57,10 +57,18 @@ def noised(exact: Counts, event: SampledGaussian, randomness: Randomness) -> Who
     Guarantee: `event`, for adding or removing one patient with all scans: independent Gaussian noise of deviation
     noise_multiplier x l2_bound on every count, rounded. Every patient is in it once, so the event is one step at rate 1.
     """
+    return exact.values + rounded_noise(len(exact.values), exact.l2_bound, event, randomness)
+
+
+def rounded_noise(count: int, l2_bound: float, event: SampledGaussian, randomness: Randomness) -> Whole:
+    """(count,) Gaussian draws of deviation noise_multiplier x `l2_bound`, independent, rounded: one release of every patient.
+
+    Raises MechanismRefused unless the event is one step at rate 1 whose noise is as secret as it says.
+    """
     if not (event.sample_rate == 1 and event.steps == 1):
-        raise MechanismRefused("a census is one release of every patient; charge one step at sample rate 1")
+        raise MechanismRefused("this is one release of every patient; charge one step at sample rate 1")
     if event.replayable != randomness.replayable:
         raise MechanismRefused("the event says the noise is secret and it is not, or the reverse; state what happened")
-    draws = randomness.normal(len(exact.values)).numpy() * (event.noise_multiplier * exact.l2_bound)
+    draws = randomness.normal(count).numpy() * (event.noise_multiplier * l2_bound)
     # Half up, not half to even: only then does rounding commute with adding a whole number.
-    return exact.values + np.floor(draws + 0.5).astype(np.int64)
+    return np.floor(draws + 0.5).astype(np.int64)

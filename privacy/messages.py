@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from privacy.ledger import Reservation
 from privacy.sum_words import Step
+
+End = Literal["before", "after"]                             # of a stage
 
 
 class RefusalCode(StrEnum):
@@ -108,6 +110,22 @@ class Census:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How well the model fits the site's patients at one end of a stage: a noised sum in whole units of one clipped value each.
+
+    Paid for by `reservation`.
+    """
+
+    site: str
+    plan: str                                                # digest
+    stage: str
+    end: End
+    start: str                                               # SHA-256 of the values the server sent, hex
+    reservation: Reservation
+    units: int
+
+
+@dataclass(frozen=True)
 class SumWords:
     """What a step of a secure sum says in words: keys, letters, who took part, shares of secrets (privacy/sum_words.py).
 
@@ -137,4 +155,4 @@ class Masked:
     values: np.ndarray
 
 
-Message = Ready | Refusal | Update | Vote | Census | SumWords | Masked
+Message = Ready | Refusal | Update | Vote | Census | Fit | SumWords | Masked

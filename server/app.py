@@ -129,6 +129,8 @@ def _words(request: Request, site: str) -> ConfigRecord:
     config: dict[str, str | int] = {"site": site, "plan": request.plan, "stage": request.stage, "round": request.round}
     if (part := request.part) is not None:
         config |= {"attempt": part.attempt, "step": part.step, "told": part.told}
+    if request.end is not None:
+        config |= {"end": request.end}
     return ConfigRecord(config)
 
 

@@ -22,7 +22,7 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import Request, finished, initial_values
 from braing3n_core.state import save
-from server import checkpoint, lock, monitor
+from server import checkpoint, fit, lock, monitor
 from server.coordinator import FOR_GOOD, Coordinator, Header, RoundReport, State
 from server.lost_sums import in_words, lost_sums, spare_spent
 from server.sum_round import summed_round
@@ -123,6 +123,8 @@ def train(plan: TrainingPlan, out: Path, sites: Sites, progress: Progress, prior
     monitor.begun(plan, out, run.state.stage, run.state.rounds)
     gone = _roll_call(run, sites, progress)
     while not run.done:
+        if run.state.rounds == 0:
+            fit.ask(run, sites, progress, out, "before", gone)
         began = monotonic()
         for site, (why, code) in gone.items():
             run.refuse(site, why, code)
@@ -131,6 +133,8 @@ def train(plan: TrainingPlan, out: Path, sites: Sites, progress: Progress, prior
         else:
             messages = _one_round(run, sites, progress)
         report = run.close_round()
+        if report.round == plan.stage(report.stage).rounds:
+            fit.ask(run, sites, progress, out, "after", gone)
         checkpoint.write(out / "checkpoints", plan.digest, run.state)
         row = _row(report, run) | {"messages": messages, "seconds": round(monotonic() - began, 1)}
         _append(out / "rounds.jsonl", row)

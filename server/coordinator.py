@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class State:
     stage: int
     rounds: int
     values: np.ndarray
-    spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site's last update said
+    spent: Mapping[str, float] = field(default_factory=dict)  # site -> epsilon, as the site last said
     moments: Moments = ()                                    # of the plan's server optimizer, in this stage
 
 
@@ -100,6 +100,11 @@ class Coordinator:
         self.replies.add(site)
         self.spent[site] = spent_by(header)
         self.forgive(site)
+
+    def note_spent(self, site: str, epsilon: float) -> None:
+        """Note what `site` said it has spent, outside a round."""
+        self.spent[site] = epsilon
+        self.state = replace(self.state, spent=dict(self.spent))
 
     def accept_sum(self, change: np.ndarray, sites: Sequence[str]) -> None:
         """Take the change (n,) that a secure sum over `sites` makes, in place of their updates."""

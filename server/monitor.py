@@ -1,6 +1,7 @@
 """What a run tells those who watch it: a journal for programs and scalars for TensorBoard, both in the run's own folder.
 
-All of it is in rounds.jsonl or run.json too; neither file is released, and a disk that is full costs lines, not rounds.
+All of it is in rounds.jsonl, fit.jsonl or run.json too; neither file is released, and a disk that is full costs lines, not
+rounds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ def round_closed(plan: TrainingPlan, out: Path, row: Mapping[str, object]) -> No
     step = _step(plan, str(row["stage"]), int(str(row["round"])))
     with contextlib.suppress(OSError):
         append_scalars(out / SCALARS / FILE, time.time(), step, scalars_of(row))
+
+
+def fit_told(plan: TrainingPlan, out: Path, stage: str, end: str, values: Mapping[str, float]) -> None:
+    """Sites said how well the model fits at one end of a stage; `values` and their noise, by site."""
+    journal(out, "fit", {"stage": stage, "end": end, **values})
+    step = _step(plan, stage, 0 if end == "before" else plan.stage(stage).rounds)
+    with contextlib.suppress(OSError):
+        tags = {f"fit {end} {stage}/{name}": value for name, value in values.items()}
+        append_scalars(out / SCALARS / FILE, time.time(), step, tags)
 
 
 def ended(out: Path, verdict: Mapping[str, object]) -> None:

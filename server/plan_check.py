@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from braing3n_core.census import counted_variables
 from braing3n_core.charges import Charge, charges, everything, refuse_weak_fallback
 from braing3n_core.console import for_programs
+from braing3n_core.fit import readings, scale_of
 from braing3n_core.law import QUIET
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from privacy.accountant import epsilon, epsilon_alone
-from privacy.egress import CENSUS_STAGE
+from privacy.egress import CENSUS_STAGE, FIT_STAGE
 from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 
 
@@ -50,6 +51,7 @@ class PlanCheck:
     delta: float
     stages: tuple[StageCheck, ...]
     census_error: float | None                               # deviation of every count of a site, patients; None: no census
+    fit_noise: dict[str, float]                              # stage -> deviation of its change of loss, of the usual loss
 
     def as_json(self) -> str:
         """For programs."""
@@ -75,8 +77,20 @@ def check(plan: TrainingPlan) -> PlanCheck:
     spent, alone = epsilon(events, privacy.delta), epsilon_alone(events, privacy.delta)
     error = _multiplier(costs[CENSUS_STAGE]) * math.sqrt(len(counted_variables(plan))) if plan.census else None
     return PlanCheck(
-        plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages), error
-    )
+        plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages), error,
+        _fit_noise(plan, costs),
+    )  # fmt: skip
+
+
+def _fit_noise(plan: TrainingPlan, costs: Mapping[str, Charge]) -> dict[str, float]:
+    """All sites together; the usual loss is that of public people under the prior."""
+    told = dict.fromkeys(stage.name for stage, _ in readings(plan))
+    everybody = sum(site.patients for site in plan.sites)
+    return {
+        stage: scale_of(stage, "after").deviation(_multiplier(costs[FIT_STAGE]), everybody, len(plan.sites))
+        / scale_of(stage, "before").middle
+        for stage in told
+    }
 
 
 def _multiplier(cost: Charge) -> float:
@@ -123,6 +137,8 @@ def in_words(check: PlanCheck) -> Iterator[str]:
         yield f"             noise over clip: all sites {stage.pooled:.2g} ({verdict}){alone}"
     if check.census_error is not None:
         yield f"  census: every count of one site is told to about {check.census_error:.2g} patients (one standard deviation)"
+    for name, noise in check.fit_noise.items():
+        yield f"  fit: what {name} changes of the loss of all sites is told to {noise:.2%} of it (one standard deviation)"
 
 
 def _ratio(weights: int, sigma: float, rate: float, steps: int, patients: int) -> float:

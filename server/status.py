@@ -17,6 +17,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
 from braing3n_core.page import script_hash
 from braing3n_core.plan import TrainingPlan
+from server import fit
 from server.consortium import Consortium
 from server.finish import Row, read_rounds
 from server.lock import is_held
@@ -63,6 +64,7 @@ class RunState:
     spare: int                                               # rounds of each stage that the plan has in their place
     spare_spent: int                                         # of all stages together
     losses: tuple[str, ...]                                  # the same in words, a line for each stage that lost any
+    fits: tuple[str, ...]                                    # how well the model fits, as sites told it, in words
     sites: tuple[SiteState, ...]
 
 
@@ -94,7 +96,7 @@ def in_words(found: ConsortiumStatus) -> Iterator[str]:
         left = "" if math.isnan(run.minutes_left) else f", about {run.minutes_left:.0f} min left"
         where = f"{run.closed} of {run.rounds} rounds{left}, {run.megabytes:.3g} MB a site and round"
         yield f"{run.study} ({run.plan[:12]}) {run.state}: {where}{f'; {run.why}' if run.why else ''}"
-        for line in run.losses:
+        for line in (*run.losses, *run.fits):
             yield f"  {line}"
         for site in run.sites:
             yield f"  {site.site:<12} {site.last}, {site.replied} replies, epsilon {site.spent:.3g} of {site.agreed:g}"
@@ -131,7 +133,7 @@ def _run(folder: Path) -> RunState:
         round=_whole(last.get("round")), closed=len(rows), rounds=total, megabytes=_megabytes(last),
         minutes_left=_minutes_left(folder, total - len(rows)) if state == "running" else math.nan,
         lost=len(lost), spare=plan.privacy.spare, spare_spent=sum(spare_spent(plan, lost).values()),
-        losses=tuple(lost_in_words(plan, lost)), sites=sites,
+        losses=tuple(lost_in_words(plan, lost)), fits=tuple(row.in_words() for row in fit.read(folder)), sites=sites,
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
     """The recipe at this point: its hospitals in turn; every repeat counts the seed up, so its patients are others."""
     plan = base_of(base, point.consortium, point.repeat)
     epsilon = point.epsilon if point.epsilon < math.inf else plan.privacy.epsilon
-    privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0})        # no release: all of it trains
+    privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0, "fit_share": 0.0})  # all of it trains
     plan = plan.but(privacy=privacy)
     return in_one_place(plan) if point.mechanism == "pooled" else with_mechanism(plan, point.mechanism)
 

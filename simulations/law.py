@@ -117,7 +117,7 @@ def plan_of(base: TrainingPlan, case: Case) -> TrainingPlan:
     changes = {"trainable": case.trainable, "learns": "flow", "rounds": 1, "local_steps": case.steps, "sample_rate": case.rate,
                "learning_rate": 1.0, "momentum": 0.0, "share": 1.0}  # fmt: skip
     plan = base_of(base, case.consortium, 0)
-    privacy = plan.privacy.model_copy(update={"epsilon": case.epsilon, "vote_epsilon": 0.0})
+    privacy = plan.privacy.model_copy(update={"epsilon": case.epsilon, "vote_epsilon": 0.0, "fit_share": 0.0})
     return with_mechanism(plan.but(stages=(stage.model_copy(update=changes),), privacy=privacy), case.mechanism)
 
 

@@ -16,7 +16,8 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
 
     To "secure-sum": every local step becomes a round of its own, so sampling and accounting see as many steps as before; the
     last stage's momentum becomes the server's, since a site has no second step; one other site may collude where there are
-    three; and the fallback that the noise is worth is stated. To the others: the sums' table goes, rounds of one step stay.
+    three; the fallback that the noise is worth is stated; no site tells how well the model fits. To the others: the sums' table
+    goes, rounds of one step stay.
     """
     if mechanism == plan.privacy.mechanism:
         return plan
@@ -28,7 +29,7 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
     optimizer = plan.federation.optimizer or _as_far(plan.stages[-1])
     federation = plan.federation.model_copy(update={"quorum": len(plan.sites), "aggregate": None, "optimizer": optimizer})
     rests_on = SecureSum(fallback_epsilon=_ANY, dropped=0, colluding=colluders(len(plan.sites)))
-    privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on})
+    privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on, "fit_share": 0.0})
     summed = plan.but(stages=stages, federation=federation, privacy=privacy)
     return with_fallback(summed, [len(values) for values in initial_values(load_prior(summed), summed)])
 

@@ -16,6 +16,7 @@ from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.settings import Settings
 from braing3n_core.state import load
+from server import fit
 from server.conduct import claim
 from server.finish import provenance, read_rounds
 from server.lost_sums import lost_sums
@@ -46,8 +47,8 @@ def rehearse(settings: Settings, say: Say) -> int:
         rows, (requested, measured) = quality.panel(plan, arms, held_out, _progress(say))
     consortium = PhantomConsortium(settings, cohorts, say)
     extras = Extras(
-        quality=rows, rounds=read_rounds(out), provenance=provenance(), control=(requested.tolist(), measured.tolist()),
-        ranges={"ventricles": quality.CONTROL_ML},
+        quality=rows, rounds=read_rounds(out), fits=fit.read(out), provenance=provenance(),
+        control=(requested.tolist(), measured.tolist()), ranges={"ventricles": quality.CONTROL_ML},
     )
     with heartbeat(say, "making the release"):
         edition = Edition.today(plan.study)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from braing3n_core.census import counted_variables
 from braing3n_core.charges import secure_sum
 from braing3n_core.data.template import SPACE
+from braing3n_core.fit import readings
 from braing3n_core.plan import T1W, TrainingPlan
 from server.release.accounts import Account, worst_fallback
 from server.release.edition import NOT_RECORDED, Edition
@@ -114,6 +115,8 @@ def _promise(known: Known) -> list[tuple[str, str]]:
     )
     if plan.census:
         stages += f"; census: every patient once, noised counts of {', '.join(v.name for v in counted_variables(plan))}"
+    if told := readings(plan):
+        stages += f"; fit: every patient in each of {len(told)} noised sums of clipped losses"
     signed = all(row.head is not None for row in known.accounts)
     ledgers = (
         "everything in each site's ledger: all stages, failed and repeated rounds, the vote on copies, any earlier study of "

@@ -13,6 +13,7 @@ from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
 from privacy.events import Event, SampledGaussian, SecureSummed
 from privacy.witness import accounts
+from server.fit import Reading
 from server.release.anatomy import Findings
 from server.release.cohort import Person
 from server.release.edition import Edition
@@ -126,6 +127,7 @@ class ReleaseInputs:
     panel: Sequence[Quality] = ()
     privacy: Sequence[SitePrivacy] = ()
     rounds: Sequence[Mapping[str, object]] = ()
+    fits: Sequence[Reading] = ()                             # how well the model fitted the sites, as they told it
     provenance: Mapping[str, str] = field(default_factory=dict)
     gates: Sequence[Gate] = ()
     findings: Sequence[Findings] = ()                        # one per image

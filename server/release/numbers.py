@@ -33,6 +33,7 @@ def metrics_json(inputs: ReleaseInputs) -> bytes:
                     "epsilon_rdp is a looser bound",
                     "sites": privacy,
                 },
+                **({"fit": [asdict(row) for row in inputs.fits]} if inputs.fits else {}),
                 "gates": [gate.as_json() for gate in inputs.gates],
                 "quality": [asdict(row) for row in inputs.panel],
                 "sweeps": [

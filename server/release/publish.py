@@ -18,6 +18,7 @@ from braing3n_core.generate import batch_for, generate, noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.plan import T1W, Categorical, Continuous, TrainingPlan
 from braing3n_core.released import FOLDER as GENERATOR
+from server.fit import Reading
 from server.release import gates
 from server.release.accounts import Sealed, account
 from server.release.anatomy import examine
@@ -75,6 +76,7 @@ class Extras:
 
     quality: Sequence[Quality] = ()
     rounds: Sequence[Mapping[str, object]] = ()
+    fits: Sequence[Reading] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     control: tuple[Sequence[float], Sequence[float]] | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # how far a sweep goes; else as the cells ask
@@ -121,8 +123,8 @@ def publish(
         plan=plan, people=people, volumes=volumes, age_sweep=maker.sweep("age", extras.ranges.get("age")),
         ventricle_sweep=maker.sweep(VENTRICLES, extras.ranges.get(VENTRICLES)),
         visits=_visits(people, volumes, judged.measured), control=judged.control, panel=extras.quality,
-        privacy=consortium.privacy(), rounds=extras.rounds, provenance=extras.provenance, gates=judged.gates, edition=edition,
-        findings=judged.findings,
+        privacy=consortium.privacy(), rounds=extras.rounds, fits=extras.fits, provenance=extras.provenance, gates=judged.gates,
+        edition=edition, findings=judged.findings,
     )  # fmt: skip
     documents = _documents(inputs, policy, consortium.ledgers(), edition, with_generator) | census_document(plan, census)
     if with_generator:

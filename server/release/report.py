@@ -118,6 +118,7 @@ def render(inputs: ReleaseInputs) -> str:
         control_of=inputs.control,
         control_r=control_r(inputs.control) if inputs.control else None,
         panel=inputs.panel,
+        fits=inputs.fits,
         privacy=sorted(inputs.privacy, key=lambda row: -row.epsilon),
         meaning=meaning(max(inputs.privacy, key=lambda row: row.epsilon)) if inputs.privacy else None,
         patients={site.name: site.patients for site in plan.sites},

@@ -15,6 +15,7 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import load
+from server import fit
 from server.finish import provenance, read_rounds
 from server.release import gates
 from server.release.candidates import Candidate, candidates, volumes_of
@@ -104,7 +105,7 @@ def build(
     plan, model = finished_run(run, prior)
     made = _made(run, plan, policy)
     words = Sent.read(plan, made, votes, ledgers)
-    extras = Extras(rounds=read_rounds(run), provenance=provenance())
+    extras = Extras(rounds=read_rounds(run), fits=fit.read(run), provenance=provenance())
     edition = edition or Edition.today(plan.study)
     return publish(
         plan, model, run, words, edition, policy=policy, extras=extras, kind=kind, replace=True, made=made.volumes,

@@ -16,7 +16,7 @@ import torch
 
 from braing3n_core.data.cohort import Patient, Scan
 from client.site import Site
-from privacy.egress import Cleared
+from privacy.egress import ENDS, Cleared
 from tests.client.studies import Scans, request, site, study
 from tests.small import SMALL
 from tests.summed import begun, sites, summed, taken
@@ -97,6 +97,15 @@ def test_no_reply_of_a_whole_run_holds_a_planted_secret(tmp_path: Path) -> None:
     replies = list(whole_run(tmp_path))
     assert sum(reply.header["kind"] == "update" for reply in replies) >= 5
     assert sum(reply.header["kind"] == "refusal" for reply in replies) >= 7
+    assert [found for reply in replies if (found := secrets_in(reply))] == []
+
+
+@pytest.mark.slow
+def test_no_number_on_how_well_the_model_fits_holds_a_planted_secret(tmp_path: Path) -> None:
+    plan = study(privacy={"mechanism": "local", "epsilon": 8.0, "delta": 1e-5, "fit_share": 0.05})
+    here = site(tmp_path, plan, Scans([person(number) for number in range(PATIENTS)]))
+    replies = [here.round(replace(request(plan, stage.name, shift=0.1), end=end)) for stage in plan.stages for end in ENDS]
+    assert [reply.header["kind"] for reply in replies] == ["fit"] * 4
     assert [found for reply in replies if (found := secrets_in(reply))] == []
 
 

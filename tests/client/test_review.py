@@ -34,7 +34,8 @@ def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 def test_every_question_an_operator_asks_has_its_line(one: Study) -> None:
     said = "\n".join(in_words(review(one.site, one.sent())))
     for needed in (PLAN.digest, one.admin.public.fingerprint[:16], "no code comes with the plan", "south (60 patients)",
-                   "decoder    3 messages of", "so far 0, this plan", "of 8 allowed here", "may be approved"):  # fmt: skip
+                   "decoder    3 messages of", "so far 0, this plan", "of 8 allowed here", "may be approved",
+                   "table, loss, count"):  # fmt: skip
         assert needed in said, needed
 
 
@@ -83,9 +84,11 @@ def test_status_tells_what_runs_and_what_does_not_and_why(one: Study) -> None:
     one.approve()
     with Ledger(one.site.folder / "ledger.jsonl", PLAN.privacy.delta) as ledger:
         ledger.reserve(SampledGaussian("decoder", 5.0, 0.5, 2), f"{PLAN.digest}/decoder/1", 8.0)
+        for other in ("census/1", "copies/1", "fit-decoder/1"):
+            ledger.reserve(SampledGaussian("census", 50.0, 1.0, 1), f"{PLAN.digest}/{other}", 8.0)
     found = status(one.site)
     (state,) = found.plans
-    assert (state.runs, state.paid, state.rounds, state.study) == (True, 1, 5, "small")
+    assert (state.runs, state.paid, state.rounds, state.study) == (True, 1, 5, "small"), "what is no round counts as none"
     assert 0 < found.spent < 8
     (one.site.folder / "plans" / PLAN.digest / "approval.json").unlink()
     (state,) = status(one.site).plans
@@ -169,6 +172,20 @@ def test_with_no_colluder_counted_in_the_other_hospital_is_named(sums: Study) ->
     rests_on = {"fallback_epsilon": 12.0, "dropped": 0, "colluding": 0}
     plan = SUMS.but(privacy=SUMS.privacy.model_dump() | {"secure_sum": rests_on})
     assert "not even against one other hospital" in "\n".join(in_words(review(sums.site, sums.sent(sums.agreement(plan)))))
+
+
+def test_numbers_on_how_well_a_model_fits_are_told_and_part_of_what_joining_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "installed_digest", lambda: BUNDLE)
+    telling = PLAN.privacy.model_dump() | {"fit_share": 0.05}
+    studied = begun(tmp_path, study(sites=SITES, stages=[one.model_dump() for one in PLAN.stages], privacy=telling))
+    found = review(studied.site, studied.sent())
+    said = "\n".join(in_words(found))
+    assert "fit        4 noised sums of clipped losses" in said
+    assert "no scan, table, exact loss, count" in said
+    assert 7.9 < found.alone <= 8
+    assert any("fit = true in [policy] would allow it" in line for line in found.objections)
 
 
 def test_a_vote_is_part_of_what_joining_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from braing3n_core.errors import ReplyRefused
 from braing3n_core.protocol import Part
+from privacy.egress import End
 from tests.scripted_grid import KEYS, REQUEST, Grid, scripted, sites, update
 
 with warnings.catch_warnings():
@@ -101,3 +103,16 @@ def test_a_step_of_a_secure_sum_is_asked_of_each_site_in_its_own_words(grid: Gri
     heard = {message.content["request"]["site"]: request_of(message) for message in pushed}
     assert {name: request.part for name, request in heard.items()} == {name: asked.part for name, asked in requests.items()}
     assert all(np.array_equal(request.values, REQUEST.values) for request in heard.values())
+
+
+@pytest.mark.parametrize("end", ["before", "after"])
+def test_how_well_the_model_fits_is_asked_as_it_is_meant(grid: Grid, end: End) -> None:
+    pushed: list[Any] = []
+    plain = grid.push_messages
+    grid.push_messages = lambda messages: plain(pushed.extend(kept := list(messages)) or kept)  # type: ignore[method-assign]
+    next(sites(grid).ask({"north": replace(REQUEST, end=end)}))
+    (heard,) = (request_of(message) for message in pushed)
+    assert (heard.end, heard.stage, heard.part) == (end, REQUEST.stage, None)
+    pushed[0].content["request"]["end"] = "in between"
+    with pytest.raises(ReplyRefused, match="at no end of a stage"):
+        request_of(pushed[0])

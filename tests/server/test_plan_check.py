@@ -45,6 +45,20 @@ def test_noise_over_clip_is_the_law_of_weights_and_patients(loud: Path) -> None:
     assert few.pooled == pytest.approx(equal / math.sqrt(3), rel=1e-9)
 
 
+@pytest.mark.slow
+def test_how_well_a_change_of_the_loss_will_be_known_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
+    text = (RECIPES / "demo.toml").read_text(encoding="utf-8").replace("vote_epsilon", "fit_share = 0.02\nvote_epsilon")
+    (tmp_path / "plan.toml").write_text(text, encoding="utf-8")
+    check, without = checked(tmp_path / "plan.toml"), checked(RECIPES / "demo.toml")
+    assert without.fit_noise == {}
+    assert not any("fit:" in line for line in in_words(without))
+    assert check.fit_noise.keys() == {"decoder", "generator"}
+    assert all(0 < noise < 0.02 for noise in check.fit_noise.values()), "two hundredths of the loss, for a hundredth of noise"
+    assert "fit: what generator changes of the loss" in "\n".join(in_words(check))
+    assert check.epsilon <= check.agreed
+    assert 1 < check.stages[1].noise_multiplier / without.stages[1].noise_multiplier < 1.03
+
+
 def test_a_plan_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
     text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
     (tmp_path / "plan.toml").write_text(text.replace("epsilon = 8.0", "epsilom = 8.0"), encoding="utf-8")

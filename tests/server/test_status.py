@@ -95,6 +95,19 @@ def test_sums_that_were_paid_and_lost_are_told(consortium: Consortium) -> None:
     assert told in write_page(consortium).read_text()
 
 
+def test_how_well_the_model_fits_is_told_beside_its_noise(consortium: Consortium) -> None:
+    out = wrote(consortium, row(1))
+    assert status(consortium).runs[0].fits == ()
+    assert "standard deviation" not in write_page(consortium).read_text()
+    told = {"stage": "decoder", "end": "after", "sites": {"north": {"value": -0.1, "noise": 0.2}},
+            "pooled": {"value": -0.1, "noise": 0.2}}         # fmt: skip
+    (out / "fit.jsonl").write_text(json.dumps(told) + "\n")
+    found, words = status(consortium), "decoder changed the loss by -0.1 +- 0.2: no more than noise may do (north -0.1 +- 0.2)"
+    assert json.loads(found.as_json())["runs"][0]["fits"] == [words]
+    assert words in "\n".join(in_words(found))
+    assert f"<li>{words}</li>" in write_page(consortium).read_text()
+
+
 def test_an_infinite_epsilon_is_told_as_such(consortium: Consortium) -> None:
     wrote(consortium, row(1, epsilon={"north": "infinite"}))
     found = status(consortium)

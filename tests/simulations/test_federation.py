@@ -14,13 +14,15 @@ import torch
 from braing3n_core.data.cohort import Cohort, Patient
 from braing3n_core.errors import WaitingForSites
 from braing3n_core.models.brain import Brain
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import Hospital, TrainingPlan
 from braing3n_core.protocol import Request
 from privacy.errors import BudgetExhausted
 from privacy.ledger import Ledger
 from server.conduct import Reply
+from server.fit import read
 from simulations.federation import Tamper, federate, untouched, without_privacy
 from tests.client.studies import PEOPLE, brain, patient, stage, study
+from tests.golden.fit_middles import cohort
 from tests.small import small_brain
 
 NAMES = ("north", "south")
@@ -110,6 +112,35 @@ def test_a_second_study_on_the_same_ledgers_is_refused_and_changes_no_ledger(tmp
     with pytest.raises(BudgetExhausted, match="north, south have no budget"):
         trained(study(seed=2), second)
     assert before == [(second / "sites" / site / "ledger.jsonl").read_bytes() for site in NAMES]
+
+
+@pytest.mark.slow
+def test_a_stage_that_learns_is_told_to_fit_better_and_the_ledgers_come_to_the_plan_s_epsilon(tmp_path: Path) -> None:
+    """Two phantom hospitals that scan and age unlike the public, at an epsilon at which so few patients can be heard."""
+    learned = stage("generator", "group:population", learns="mean", rounds=4, local_steps=1, sample_rate=1.0, views=4, clip=1.6,
+                    learning_rate=0.3, momentum=0.0, share=1.0)  # fmt: skip
+    plan = study(
+        stages=[learned], sites=[{"name": name, "patients": 12} for name in NAMES],
+        privacy={"mechanism": "local", "epsilon": 60.0, "delta": 1e-5, "fit_share": 0.2},
+    )  # fmt: skip
+    unlike = Hospital(name="north", contrast=0.1, bias=0.05, ageing=0.7, disease=0.4)
+    cohorts = {name: Cohort(tuple(cohort(12, seed, unlike)), ()) for seed, name in enumerate(NAMES)}
+    said = list[str]()
+    federate(plan, tmp_path, cohorts, said.append)
+    before, after = read(tmp_path)
+    assert before.pooled.value > 0.6, "they lie far from the public's, which is at 0.5"
+    assert after.pooled.value < -5 * after.pooled.noise
+    assert after.verdict == "fits better than before"
+    assert any(line.startswith("generator changed the loss by -0.") for line in said)
+    for site in NAMES:
+        assert 0.97 * 60 <= epsilon(tmp_path, site) <= 60
+
+
+def test_a_comparison_without_privacy_tells_nothing(tmp_path: Path) -> None:
+    telling = {"mechanism": "local", "epsilon": 8.0, "delta": 1e-5, "fit_share": 0.2}
+    plan = study(rehearsal={}, privacy=telling, stages=[stage("generator", "lora:1", rounds=1, share=1.0)])
+    trained(without_privacy(plan), tmp_path)
+    assert not (tmp_path / "fit.jsonl").exists()
 
 
 def returning(number: int) -> Patient:

@@ -66,6 +66,13 @@ def test_without_privacy_nothing_is_promised(plan: TrainingPlan) -> None:
     refuse_false(bare, stated)
 
 
+def test_what_was_told_of_a_stage_s_fit_is_stated(plan: TrainingPlan, stated: Certificate) -> None:
+    telling = plan.but(privacy=plan.privacy.model_copy(update={"fit_share": 0.05}))
+    (noise,) = [said.text for said in certificate(known(telling)).statements if said.title == "Noise and sampling"]
+    assert noise.endswith("; fit: every patient in each of 4 noised sums of clipped losses")
+    assert not any("clipped losses" in said.text for said in stated.statements)
+
+
 def test_a_site_that_did_not_sign_is_never_shown_as_if_it_had(stated: Certificate) -> None:
     assert all(row.head is None for row in stated.sites)
     assert "no site signed" in stated.statements[41].text

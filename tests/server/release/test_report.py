@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -13,10 +14,11 @@ from braing3n_core.errors import GateBlocked
 from braing3n_core.plan import TrainingPlan
 from privacy.accountant import epsilon
 from privacy.events import NonPrivate, RandomisedResponse, SampledGaussian
+from server.fit import Reading, Told
 from server.release.anatomy import examine
 from server.release.charts import bars
 from server.release.gates import Gate
-from server.release.numbers import subgroups
+from server.release.numbers import metrics_json, subgroups
 from server.release.report import (
     ReleaseInputs,
     StagePrivacy,
@@ -71,6 +73,18 @@ def test_the_policy_lets_exactly_our_script_run(page: str) -> None:
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert len(scripts) == page.count("<script") == 1
     assert "sha256-" + base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode() in page
+
+
+def test_how_well_the_model_fits_stands_beside_its_noise_where_it_was_told(inputs: ReleaseInputs, page: str) -> None:
+    assert "fits the hospitals" not in page
+    told = [Reading("generator", end, {"site-a": Told(value, 0.03)}, Told(value, 0.02))
+            for end, value in (("before", 0.86), ("after", -0.17))]  # fmt: skip
+    text = render(dataclasses.replace(inputs, fits=told))
+    for needed in ("0.86 +- 0.02", "-0.17 +- 0.02", "site-a -0.17 +- 0.03", "fits better than before"):
+        assert needed in text, needed
+    numbers = json.loads(metrics_json(dataclasses.replace(inputs, fits=told)))
+    assert numbers["fit"][1]["pooled"] == {"noise": 0.02, "value": -0.17}
+    assert "fit" not in json.loads(metrics_json(inputs))
 
 
 def test_words_of_the_plan_are_text_and_never_markup(page: str, plan: TrainingPlan) -> None:
