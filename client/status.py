@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import get_args
 
 from braing3n_core.agreement import Agreement
 from braing3n_core.console import for_programs
+from braing3n_core.plan import StageName
 from client.approvals import all_approved, own_key
 from client.site_file import SiteFile
 from client.statement import Line, read_statement
@@ -67,12 +69,11 @@ def in_words(found: SiteStatus) -> Iterator[str]:
 
 def _state(digest: str, found: Agreement | Exception, lines: Sequence[Line]) -> PlanState:
     """Rounds are those of stages: votes, the census and numbers on a stage are paid for too, and are none."""
-    paid = {line.stage: line.rounds for line in lines if line.plan == digest}
+    paid = sum(line.rounds for line in lines if line.plan == digest and line.stage in get_args(StageName))
     if isinstance(found, Exception):
-        return PlanState(digest, "", runs=False, why=str(found), rounds=0, paid=sum(paid.values()))
+        return PlanState(digest, "", runs=False, why=str(found), rounds=0, paid=paid)
     rounds = sum(stage.rounds + found.plan.privacy.spare for stage in found.plan.stages)
-    trained = sum(paid.get(stage.name, 0) for stage in found.plan.stages)
-    return PlanState(digest, found.plan.study, True, "", rounds, trained)
+    return PlanState(digest, found.plan.study, True, "", rounds, paid)
 
 
 def _last(site: SiteFile) -> dict[str, object]:
