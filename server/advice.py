@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from braing3n_core.budget import Privacy, SecureSum
 from braing3n_core.charges import with_fallback
@@ -30,6 +30,7 @@ _MEANS: dict[Measure, str] = {
     "distance": "KID to held-out patients",
     "frechet": "Fréchet distance to held-out patients",
     "ageing": "ventricle growth with age, ml per decade",
+    "age": "error of a probe of age fitted to generated people, years",
 }
 
 
@@ -101,7 +102,7 @@ def advise(question: Question, reference: Reference) -> Advice:
     return Advice(
         question, mechanism, why, reference.stage.trainable, reference.weights, reference.stage.rounds, noise, left,
         max(fitting, key=lambda name: fitting[name]) if fitting else None,
-        {name: reference.expected(name, noise[mechanism]) for name in get_args(Measure)},
+        {name: reference.expected(name, noise[mechanism]) for name in reference.measures},
         reference.nearest(question.all_patients), tuple(_beyond(question, noise[mechanism], reference)),
         plan_of(question, mechanism, reference.stage),
     )  # fmt: skip

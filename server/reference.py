@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -22,7 +22,7 @@ from braing3n_core.frozen import Frozen
 from braing3n_core.plan import Stage
 
 FILE = "reference.json"
-Measure = Literal["distance", "frechet", "ageing"]
+Measure = Literal["distance", "frechet", "ageing", "age"]
 _ALIKE = 2.0                                                 # noises within this factor are told as one neighbourhood
 
 
@@ -81,6 +81,11 @@ class Reference(Frozen):
     def sites(self) -> list[int]:
         """Numbers of sites that were measured, ascending."""
         return sorted({point.sites for point in self.points})
+
+    @property
+    def measures(self) -> list[Measure]:
+        """Those of which some point reaches a share: training without privacy improves them."""
+        return [name for name in get_args(Measure) if any(name in point.shares for point in self.points)]
 
     def nearest(self, patients: int) -> Baseline:
         """The two ends of the consortium that comes nearest to so many patients in all."""
