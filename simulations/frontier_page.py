@@ -50,6 +50,7 @@ def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
             middle = [fmean(curve[e]) for e in epsilons]
             spread = [metrics.repeats_interval(curve[e]) or 0.0 for e in epsilons]
             axes.errorbar(epsilons, middle, spread, color=_COLOURS[i % 6], marker=_MARKERS[i % 6], lw=2, capsize=3, label=label)
+        axes.set_ylim(-0.5, 1.6)                             # an interval of two runs may reach anywhere
         axes.set_xscale("log")
         axes.set_xticks(sorted({row["epsilon"] for row, _ in shown}))
         axes.get_xaxis().set_major_formatter("{x:g}")
