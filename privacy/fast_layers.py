@@ -56,14 +56,13 @@ def rule_of(name: str, module: nn.Module) -> Rule:
     )
 
 
-def refuse_mixing(model: nn.Module) -> None:
+def refuse_mixing(name: str, module: nn.Module) -> None:
     """Refuse a layer whose output for one patient depends on the others in the batch, trainable or not."""
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise MechanismRefused(
-                f"{name}: {type(module).__name__} normalises with all patients of the batch, so none can be clipped alone; "
-                "use GroupNorm or LayerNorm"
-            )
+    if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+        raise MechanismRefused(
+            f"{name}: {type(module).__name__} normalises with all patients of the batch, so none can be clipped alone; "
+            "use GroupNorm or LayerNorm"
+        )
 
 
 def refuse_shape(name: str, module: nn.Module, x: Tensor, rows: int) -> None:
@@ -77,7 +76,7 @@ def refuse_shape(name: str, module: nn.Module, x: Tensor, rows: int) -> None:
             fits = x.dim() >= 2
         case _:
             fits = x.dim() >= 1
-    if not (fits and len(x) == rows):
+    if not (fits and x.shape[0] == rows):
         raise MechanismRefused(
             f"{name}: its input {tuple(x.shape)} does not begin with the batch's {rows} rows, so gradients cannot be told "
             "apart by patient; keep rows first, or use engine=loop"
@@ -92,11 +91,9 @@ def without_gradient(module: nn.Module, x: Tensor, patients: int, rows: int) -> 
     two depends on whether all patients' gradients fit the cache. A leaf that states its norms is never kept. Other layers
     always are: their weights are small, or their inner products are dear. The choice changes the cost, not the result.
     """
-    if isinstance(module, OwnNorms):
-        return True
     if type(module) is not nn.Linear:
-        return False
-    M, (p, d) = rows * x.numel() // (len(x) * x.shape[-1]), module.weight.shape
+        return type(module) not in _RULES and isinstance(module, OwnNorms)
+    M, (p, d) = rows * x.numel() // (x.shape[0] * x.shape[-1]), module.weight.shape
     rate = _FLOPS_PER_BYTE[4 * patients * d * p > _CACHE_BYTES]
     return 2 * M * M * (d + p) < 12 * d * p * rate
 
@@ -212,7 +209,7 @@ def _wanted(names: Collection[str], gradients: Mapping[str, Callable[[], Tensor]
 
 def _tokens(x: Tensor) -> Tensor:
     """(P, K, ..., d) -> (P, K*..., d)."""
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 _RULES: dict[type[nn.Module], Rule] = {

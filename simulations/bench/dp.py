@@ -139,12 +139,13 @@ def _plain(chosen: Subject) -> Step:
 def private_step(chosen: Subject, engine: Engine) -> Step:
     """The step that sites run, with secret noise."""
     model, event, noise = copy.deepcopy(chosen.model), SampledGaussian(chosen.stage, _NOISE, 0.5, 1), SecretNoise()
-    optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
+    parameters = trainable(model)
+    optimizer = torch.optim.AdamW(list(parameters.values()), _LEARNING_RATE)
 
     def step() -> None:
         expected = float(len(chosen.patients))
         found = private_gradient(model, chosen.patients, chosen.loss, _CLIP, event, expected, noise, engine)
-        for name, parameter in trainable(model).items():
+        for name, parameter in parameters.items():
             parameter.grad = found[name]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
