@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from privacy.errors import MechanismRefused
-from privacy.fast_layers import Rule, ghost_names, ghost_squares, refuse_mixing, refuse_shape, rule_of, wide, without_gradient
+from privacy.fast_layers import (
+    Rule,
+    ghost_names,
+    ghost_squares,
+    refuse_mixing,
+    refuse_shape,
+    rule_of,
+    run,
+    wide,
+    without_gradient,
+)  # fmt: skip
 from privacy.gradients import PatientGradients, RowLoss, Rows, loop, one_loss_a_row, together
 
 _LARGEST_NORM = 1e30                                         # beyond it float32 squares and factors lose digits
@@ -71,13 +81,13 @@ class _Record:
         self._ghosts: dict[str, list[tuple[str, _Use]]] = {} # by the model's name, with the leaf's
         self._squares: dict[str, Tensor] = {}                # (P,) float64
 
-    def take(self, leaf: _Leaf, x: Tensor, grad: Tensor) -> None:
-        """One use of a leaf: its (R, ...) input and the gradient of its output."""
+    def take(self, leaf: _Leaf, grad: Tensor, x: Tensor, *told: Tensor) -> None:
+        """One use of a leaf: the (R, ...) gradient of its output, its input, and what `fast_layers.run` told beside."""
         use = leaf, x.detach(), grad
         ghosts = ghost_names(leaf.module) if without_gradient(leaf.module, x, len(self.sizes), max(self.sizes)) else set()
         for own in ghosts & leaf.names.keys():
             self._ghosts.setdefault(leaf.names[own], []).append((own, use))
-        self._keep(use, leaf.names.keys() - ghosts)
+        self._keep(use, leaf.names.keys() - ghosts, *told)
 
     def settle(self) -> None:
         """After the backward: take the norms. A weight used more than once is kept, for a ghost would miss cross terms."""
@@ -110,14 +120,15 @@ class _Record:
             # Scaled rows of one imaginary patient: its gradient is the sum over all.
             total[name].add_(leaf.rule(leaf.module, {own}, wide(x)[None], scaled[None])[own][0])
 
-    def _keep(self, use: _Use, names: Collection[str]) -> None:
+    def _keep(self, use: _Use, names: Collection[str], *told: Tensor) -> None:
         leaf, x, grad = use
         if not names:
             return
-        parts = [leaf.rule(leaf.module, names, a, g) for a, g in zip(self._split(x), self._split(grad), strict=True)]
+        split = zip(*map(self._split, (x, grad, *told)), strict=True)
+        parts = [leaf.rule(leaf.module, names, *part) for part in split]
         for own in names:
             gradient = parts[0][own] if len(parts) == 1 else torch.cat([part[own] for part in parts])
-            gradient, name = gradient.to(leaf.module._parameters[own].dtype), leaf.names[own]
+            gradient, name = gradient.to(leaf.module.get_parameter(own).dtype), leaf.names[own]
             self._kept[name] = self._kept[name] + gradient if name in self._kept else gradient
 
     def _ghost_squares(self, own: str, use: _Use) -> Tensor:
@@ -137,7 +148,7 @@ class _Context(Protocol):
 
     record: _Record
     leaf: _Leaf
-    saved_tensors: tuple[Tensor]
+    saved_tensors: tuple[Tensor, ...]
 
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
@@ -146,15 +157,17 @@ class _Tap(torch.autograd.Function):
     """The identity on a leaf's output; its backward tells the record. A parameter goes in so that the graph reaches it."""
 
     @staticmethod
-    def forward(ctx: _Context, out: Tensor, x: Tensor, record: _Record, leaf: _Leaf, parameter: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(
+        ctx: _Context, out: Tensor, seen: tuple[Tensor, ...], record: _Record, leaf: _Leaf, parameter: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*seen)
         ctx.record, ctx.leaf = record, leaf
         return out.detach()                                  # not `out`: a view of an input cannot be changed in place
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.record.take(ctx.leaf, *ctx.saved_tensors, grad)
+        ctx.record.take(ctx.leaf, grad, *ctx.saved_tensors)
         return grad, None, None, None, None
 
 
@@ -196,10 +209,10 @@ def _tapped(leaf: _Leaf, record: _Record, *inputs: Tensor, **named: Tensor) -> T
     held = {name: own[name] for name in leaf.names}
     own.update({name: parameter.detach() for name, parameter in held.items()})
     try:
-        out = type(leaf.module).forward(leaf.module, x)
+        out, *told = run(leaf.module, x)
     finally:
         own.update(held)                                     # before anything else can look at them
-    tapped: Tensor = _Tap.apply(out, x, record, leaf, next(iter(held.values())))
+    tapped: Tensor = _Tap.apply(out, (x, *told), record, leaf, next(iter(held.values())))
     return tapped
 
 

@@ -19,6 +19,7 @@ from braing3n_core.errors import UsageError
 from privacy.dp_sgd import Engine, private_gradient, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
+from privacy.heap import keep_freed_memory
 from privacy.randomness import SecretNoise
 from simulations.bench.rivals import Mode, opacus_step
 from simulations.bench.subjects import NAMES, Benched, Subject, subject
@@ -64,6 +65,7 @@ def bench(
 ) -> list[Row]:
     """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
     torch.set_num_threads(threads)
+    keep_freed_memory()                                      # for the plain step as for the private ones
     rows = []
     for stage in stages:
         for count in views:
