@@ -15,6 +15,7 @@ from flwr.app import Context, Error, Message
 from flwr.supernode.cli import flwr_clientapp
 
 from client.site_file import SiteFile
+from privacy.heap import keep_freed_memory
 
 _pull = flower.pull_task_input
 
@@ -24,6 +25,7 @@ def main(folder: str, key: str) -> NoReturn:
 
     `key` is the path at which `braing3n-site join` holds the site's private key in memory.
     """
+    keep_freed_memory()
     site = SiteFile.load(Path(folder))
     bundles: list[bytes] = []
 

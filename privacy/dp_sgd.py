@@ -142,7 +142,8 @@ def private_gradient(
         raise MechanismRefused("the event says the noise is secret and it is not, or the reverse; state what happened")
     total = clipped_sum(model, patients, row_loss, l2_bound, engine).total
     noisy = add_noise(total, event.noise_multiplier, randomness)
-    return {name: tensor.div_(expected_patients) for name, tensor in noisy.items()}
+    torch._foreach_div_(list(noisy.values()), expected_patients)
+    return noisy
 
 
 def _told(model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, engine: Engine) -> tuple[Tensors, Tensors]:

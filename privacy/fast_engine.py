@@ -19,8 +19,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from privacy.errors import MechanismRefused
-from privacy.fast_layers import Rule, ghost_names, ghost_squares, refuse_mixing, refuse_shape, rule_of, wide, without_gradient
-from privacy.gradients import PatientGradients, RowLoss, Rows, loop, one_loss_a_row, together, trainable
+from privacy.fast_layers import (
+    Rule,
+    ghost_names,
+    ghost_squares,
+    refuse_mixing,
+    refuse_shape,
+    rule_of,
+    run,
+    wide,
+    without_gradient,
+)  # fmt: skip
+from privacy.gradients import PatientGradients, RowLoss, Rows, loop, one_loss_a_row, together
 
 _LARGEST_NORM = 1e30                                         # beyond it float32 squares and factors lose digits
 ROWS_AT_ONCE = 32
@@ -35,9 +45,8 @@ def fast(
     look at each other. A model this engine does not know is refused with the reason. Parameters used by several leaves or
     several times are added up before their norm is taken. A pass in which a norm is not finite is left to `loop`.
     """
-    refuse_mixing(model)
-    parameters = trainable(model)
-    leaves = _leaves(model, parameters)
+    leaves = _leaves(model)
+    parameters = {name: leaf.module.get_parameter(own) for leaf in leaves for own, name in leaf.names.items()}
     for part in _passes(patients, rows_at_once):
         record = _Record([len(rows[0]) for rows in part], list(parameters))
         with _watched(leaves, record):
@@ -67,17 +76,18 @@ class _Record:
 
     def __init__(self, sizes: Sequence[int], names: Sequence[str]) -> None:
         self.sizes, self._names = list(sizes), names
+        self._even = len(set(sizes)) == 1
         self._kept: dict[str, Tensor] = {}                   # (P, *shape)
         self._ghosts: dict[str, list[tuple[str, _Use]]] = {} # by the model's name, with the leaf's
         self._squares: dict[str, Tensor] = {}                # (P,) float64
 
-    def take(self, leaf: _Leaf, x: Tensor, grad: Tensor) -> None:
-        """One use of a leaf: its (R, ...) input and the gradient of its output."""
+    def take(self, leaf: _Leaf, grad: Tensor, x: Tensor, *told: Tensor) -> None:
+        """One use of a leaf: the (R, ...) gradient of its output, its input, and what `fast_layers.run` told beside."""
         use = leaf, x.detach(), grad
         ghosts = ghost_names(leaf.module) if without_gradient(leaf.module, x, len(self.sizes), max(self.sizes)) else set()
         for own in ghosts & leaf.names.keys():
             self._ghosts.setdefault(leaf.names[own], []).append((own, use))
-        self._keep(use, leaf.names.keys() - ghosts)
+        self._keep(use, leaf.names.keys() - ghosts, *told)
 
     def settle(self) -> None:
         """After the backward: take the norms. A weight used more than once is kept, for a ghost would miss cross terms."""
@@ -87,7 +97,9 @@ class _Record:
                     self._keep(use, {own})
         nothing = torch.zeros(len(self.sizes), dtype=torch.float64)
         self._squares = dict.fromkeys(self._names, nothing)
-        self._squares |= {name: _squares(gradient).cpu() for name, gradient in self._kept.items()}
+        if self._kept:
+            squares = torch.stack([_norms(gradient).cpu() for gradient in self._kept.values()]).square()
+            self._squares |= dict(zip(self._kept, squares, strict=True))
         self._squares |= {name: self._ghost_squares(*ghost).cpu() for name, (ghost,) in self._ghosts.items()}
 
     def usable(self) -> bool:
@@ -108,11 +120,12 @@ class _Record:
             # Scaled rows of one imaginary patient: its gradient is the sum over all.
             total[name].add_(leaf.rule(leaf.module, {own}, wide(x)[None], scaled[None])[own][0])
 
-    def _keep(self, use: _Use, names: Collection[str]) -> None:
+    def _keep(self, use: _Use, names: Collection[str], *told: Tensor) -> None:
         leaf, x, grad = use
         if not names:
             return
-        parts = [leaf.rule(leaf.module, names, a, g) for a, g in zip(self._split(x), self._split(grad), strict=True)]
+        split = zip(*map(self._split, (x, grad, *told)), strict=True)
+        parts = [leaf.rule(leaf.module, names, *part) for part in split]
         for own in names:
             gradient = parts[0][own] if len(parts) == 1 else torch.cat([part[own] for part in parts])
             gradient, name = gradient.to(leaf.module.get_parameter(own).dtype), leaf.names[own]
@@ -125,8 +138,8 @@ class _Record:
 
     def _split(self, x: Tensor) -> list[Tensor]:
         """(R, ...) -> [(P, K, ...)], or [(1, K, ...)] for each patient where K differs."""
-        if len(set(self.sizes)) == 1:
-            return [x.unflatten(0, (len(self.sizes), self.sizes[0]))]
+        if self._even:
+            return [x.view(len(self.sizes), self.sizes[0], *x.shape[1:])]
         return [part[None] for part in x.split(self.sizes)]
 
 
@@ -135,38 +148,42 @@ class _Context(Protocol):
 
     record: _Record
     leaf: _Leaf
-    count: int
-    saved_tensors: tuple[Tensor]
+    saved_tensors: tuple[Tensor, ...]
 
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
 class _Tap(torch.autograd.Function):
-    """The identity on a leaf's output; its backward tells the record. Parameters go in so that the graph reaches them."""
+    """The identity on a leaf's output; its backward tells the record. A parameter goes in so that the graph reaches it."""
 
     @staticmethod
-    def forward(ctx: _Context, out: Tensor, x: Tensor, record: _Record, leaf: _Leaf, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.record, ctx.leaf, ctx.count = record, leaf, len(parameters)
+    def forward(
+        ctx: _Context, out: Tensor, seen: tuple[Tensor, ...], record: _Record, leaf: _Leaf, parameter: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*seen)
+        ctx.record, ctx.leaf = record, leaf
         return out.detach()                                  # not `out`: a view of an input cannot be changed in place
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.record.take(ctx.leaf, *ctx.saved_tensors, grad)
-        return grad, None, None, None, *[None] * ctx.count
+        ctx.record.take(ctx.leaf, grad, *ctx.saved_tensors)
+        return grad, None, None, None, None
 
 
-def _leaves(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> list[_Leaf]:
-    names = {id(parameter): name for name, parameter in parameters.items()}
+def _leaves(model: nn.Module) -> list[_Leaf]:
+    """The leaves in the model's order, found in one walk. Refuses what cannot be watched or has no rule."""
+    names: dict[int, str] = {}                               # a parameter that is shared keeps its first name
     found = []
     for path, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
+        refuse_mixing(path, module)
+        if "_orig_mod" in module._modules or module._compiled_call_impl is not None:
             raise MechanismRefused(f"{path or 'the model'} is compiled, so its layers cannot be watched; use engine=loop")
-        own = {name: names[id(p)] for name, p in module._parameters.items() if id(p) in names}
-        if own:
+        trained = [(name, p) for name, p in module._parameters.items() if p is not None and p.requires_grad]
+        if trained:
             if "forward" in vars(module):
                 raise MechanismRefused(f"{path}: its forward was replaced, so its rule may not be its own; use engine=loop")
+            own = {name: names.setdefault(id(p), f"{path}.{name}" if path else name) for name, p in trained}
             found.append(_Leaf(path or "the model", module, own, rule_of(path or "the model", module)))
     return found
 
@@ -188,23 +205,15 @@ def _tapped(leaf: _Leaf, record: _Record, *inputs: Tensor, **named: Tensor) -> T
         raise MechanismRefused(f"{leaf.path} takes more than one tensor, and its gradient is known for one; use engine=loop")
     (x,) = inputs
     refuse_shape(leaf.path, leaf.module, x, sum(record.sizes))
-    parameters = [leaf.module._parameters[own] for own in leaf.names]
-    with _detached(leaf):
-        out = type(leaf.module).forward(leaf.module, x)
-    tapped: Tensor = _Tap.apply(out, x, record, leaf, *parameters)
-    return tapped
-
-
-@contextmanager
-def _detached(leaf: _Leaf) -> Iterator[None]:
-    """The leaf with its trainable parameters as plain tensors; restored before anything else can look at them."""
     own: dict[str, Any] = leaf.module._parameters
     held = {name: own[name] for name in leaf.names}
     own.update({name: parameter.detach() for name, parameter in held.items()})
     try:
-        yield
+        out, *told = run(leaf.module, x)
     finally:
-        own.update(held)
+        own.update(held)                                     # before anything else can look at them
+    tapped: Tensor = _Tap.apply(out, (x, *told), record, leaf, next(iter(held.values())))
+    return tapped
 
 
 def _backward(
@@ -255,8 +264,8 @@ def _passes(patients: Sequence[Rows], rows_at_once: int) -> Iterator[list[Rows]]
         yield part
 
 
-def _squares(gradient: Tensor) -> Tensor:
-    """(P, *shape) -> (P,): float32 over one row of a weight at a time, float64 over rows."""
+def _norms(gradient: Tensor) -> Tensor:
+    """(P, *shape) -> (P,) float64: float32 over one row of a weight at a time, float64 over rows."""
     by_row = torch.linalg.vector_norm(gradient.flatten(2), dim=2) if gradient.dim() > 2 else gradient.flatten(1)
     norms: Tensor = torch.linalg.vector_norm(by_row, dim=1, dtype=torch.float64)
-    return norms.square()
+    return norms

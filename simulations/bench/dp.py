@@ -19,6 +19,7 @@ from braing3n_core.errors import UsageError
 from privacy.dp_sgd import Engine, private_gradient, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
+from privacy.heap import keep_freed_memory
 from privacy.randomness import SecretNoise
 from simulations.bench.rivals import Mode, opacus_step
 from simulations.bench.subjects import NAMES, Benched, Subject, subject
@@ -64,6 +65,7 @@ def bench(
 ) -> list[Row]:
     """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
     torch.set_num_threads(threads)
+    keep_freed_memory()                                      # for the plain step as for the private ones
     rows = []
     for stage in stages:
         for count in views:
@@ -139,12 +141,13 @@ def _plain(chosen: Subject) -> Step:
 def private_step(chosen: Subject, engine: Engine) -> Step:
     """The step that sites run, with secret noise."""
     model, event, noise = copy.deepcopy(chosen.model), SampledGaussian(chosen.stage, _NOISE, 0.5, 1), SecretNoise()
-    optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
+    parameters = trainable(model)
+    optimizer = torch.optim.AdamW(list(parameters.values()), _LEARNING_RATE)
 
     def step() -> None:
         expected = float(len(chosen.patients))
         found = private_gradient(model, chosen.patients, chosen.loss, _CLIP, event, expected, noise, engine)
-        for name, parameter in trainable(model).items():
+        for name, parameter in parameters.items():
             parameter.grad = found[name]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
