@@ -37,13 +37,15 @@ def tell(site: Site, ledger: Ledger, egress: Egress, request: Request, stage: St
         raise PlanRefused("a fit without privacy is never told; choose a mechanism that has some")
     at_stage(site.model(), site.plan, stage.name, request.values)
     _ = site.cohort
-    # 2. Pay, or find what was paid before. What failed once stays paid and is not tried again: training needs the rest.
+    # 2. Is the code still private? This may be the first number that leaves in a run.
+    site.refuse_broken_code(ledger)
+    # 3. Pay, or find what was paid before. What failed once stays paid and is not tried again: training needs the rest.
     before = [reserved for reserved in ledger.reservations if reserved.purpose == purpose]
     if before and ledger.standing(event, purpose) is None and not any(ledger.released(reserved) for reserved in before):
         raise StaleRequest("measuring this failed here before and stays paid; go on without it")
     reservation, made = ledger.paid_once(event, purpose, site.limit)
     kept = site.kept(reservation, "fit")
-    # 3. Measure, then noise; kept before it is sent, so that a lost reply is repeated and not drawn anew.
+    # 4. Measure, then noise; kept before it is sent, so that a lost reply is repeated and not drawn anew.
     if not kept.exists():
         if made:
             raise IntegrityError("what this site told of a stage's fit is gone; restore the site's folder")

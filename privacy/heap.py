@@ -12,10 +12,10 @@ _NEVER: Final = 2**31 - 1                                    # bytes: the larges
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, in place of giving it back and asking for it again at the next step.
 
-    A private step frees each patient's gradients, and a page that comes anew costs more than what is written to it. The most
-    that the process holds stays what it was, and is held until it ends. As after any free, old contents are not wiped until
-    they are written over; they leave the process no more than before. False where the C library is not glibc; nothing is
-    changed there, and a step costs what it did.
+    A private step frees each patient's gradients, and a page that comes anew costs more than what is written to it. What the
+    process holds at its peak, and what lies between its blocks, it then holds until it ends. As after any free, old contents
+    are not wiped until they are written over; they leave the process no more than before. False where the C library is not
+    glibc, or is one that refuses; nothing is changed there, and a step costs what it did.
     """
     try:
         library = ctypes.CDLL(None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from braing3n_core.charges import charges
 from braing3n_core.console import heartbeat
+from braing3n_core.fit import readings
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
@@ -36,11 +37,10 @@ def publish_release(plan: TrainingPlan, model: Brain, spent: Mapping[str, float]
         return
     rounds = read_rounds(out)
     lost = lost_sums(out / "checkpoints")
-    fits = fit.read(out)
-    privacy = [_stated(plan, site, epsilon, rounds, lost, fits) for site, epsilon in sorted(spent.items())]
+    privacy = [_stated(plan, site, epsilon, rounds, lost) for site, epsilon in sorted(spent.items())]
     say(f"generating {sum(cell.count * cell.visits for cell in plan.release.cells)} synthetic volumes and two sweeps")
     with heartbeat(say, "making the release"):
-        extras = Extras(rounds=rounds, fits=fits, provenance=provenance())
+        extras = Extras(rounds=rounds, fits=fit.read(out), provenance=provenance())
         folder = publish(plan, model, out, Reported(privacy), Edition.today(plan.study), extras=extras, replace=True)
     say(f"release: {folder}")
 
@@ -65,20 +65,19 @@ def provenance() -> dict[str, str]:
     return {name: version(name) for name in ("braing3n", "flwr", "opacus", "torch")}
 
 
-def _stated(
-    plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row], lost: Sequence[LostSum], fits: Sequence[fit.Reading]
-) -> SitePrivacy:
-    """A site's row: epsilon as the site said it, the steps as the server saw them in what it replied to or paid for."""
-    row = site_privacy(site, _seen(plan, site, rounds, lost, fits), plan.privacy.epsilon, plan.privacy.delta)
-    return replace(row, epsilon=epsilon)
+def _stated(plan: TrainingPlan, site: str, epsilon: float, rounds: list[Row], lost: Sequence[LostSum]) -> SitePrivacy:
+    """A site's row: epsilon as the site said it, the steps as the server saw them in what it replied to or paid for.
+
+    Numbers on a stage's fit count as told, all of them: one whose reply was lost, the last perhaps, was paid for too.
+    """
+    row = site_privacy(site, _seen(plan, site, rounds, lost), plan.privacy.epsilon, plan.privacy.delta)
+    return replace(row, epsilon=max(epsilon, row.epsilon) if readings(plan) else epsilon)
 
 
-def _seen(
-    plan: TrainingPlan, site: str, rounds: list[Row], lost: Sequence[LostSum], fits: Sequence[fit.Reading]
-) -> list[Event]:
+def _seen(plan: TrainingPlan, site: str, rounds: list[Row], lost: Sequence[LostSum]) -> list[Event]:
     """A secure sum that nobody could open cost what one that was opened does."""
     replied = [row["stage"] for row in rounds if site in _names(row)] + [one.stage for one in lost if site in one.paid]
-    replied += [FIT_STAGE] * fit.told_by(fits, site)
+    replied += [FIT_STAGE] * len(readings(plan))
     sizes = [len(values) for values in initial_values(load_prior(plan), plan)] if plan.privacy.secure_sum else []
     return [cost for name, cost in charges(plan, sizes).items() for _ in range(replied.count(name))]
 

@@ -118,11 +118,6 @@ def read(out: Path) -> list[Reading]:
     return [row for line in lines if (row := _read(line)) is not None]
 
 
-def told_by(rows: Iterable[Reading], site: str) -> int:
-    """How many numbers `site` told: each was charged."""
-    return sum(site in row.sites for row in rows)
-
-
 def _stage_at(run: Coordinator, end: End) -> Stage:
     """The stage whose beginning or end the run stands at; the next stage is open as soon as one is closed."""
     behind = end == "after" and run.state.rounds == 0

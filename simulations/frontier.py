@@ -252,7 +252,7 @@ def _shares(row: Mapping[str, Any], free: Mapping[str, Any]) -> dict[str, float]
     """How much of the gain of `free` over the prior `row` has, by measure."""
     found = {}
     for name in MEASURES:
-        if name not in row["scores"]:                        # nobody's ages are known
+        if not all(name in one for one in (row["prior"], row["scores"], free["scores"])):      # rows of other days
             continue
         prior, private, best = (_loss(name, one, row) for one in (row["prior"], row["scores"], free["scores"]))
         if best < prior:

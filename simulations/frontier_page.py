@@ -31,8 +31,9 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield line
     prior = rows[0]["prior"] if rows else {}
     yield f"{'prior only':<54}" + "".join(f"{prior[name]:>9.3f}{'':13}" for name in MEASURES if name in prior)
-    refuted = sum(audit["refuted"] for row in rows for audit in row["audit"].values())
-    yield f"{refuted} of {sum(len(row['audit']) for row in rows)} attacks on steps at their own epsilon refute the claim"
+    attacks = [audit for row in rows for audit in row.get("audit", {}).values()]
+    refuted = sum(audit["refuted"] for audit in attacks)
+    yield f"{refuted} of {len(attacks)} attacks on steps at their own epsilon refute the claim"
     yield "%: part of what training without privacy gains over the prior; +- 95 % interval of the mean over runs"
 
 

@@ -64,6 +64,6 @@ def _baselines(rows: Sequence[Mapping[str, Any]]) -> Iterator[Baseline]:
         if row["mechanism"] == "non-private":
             free.setdefault((row["sites"], row["patients"]), []).append(row)
     for (sites, patients), runs in sorted(free.items()):
-        names = get_args(Measure)
+        names = [name for name in get_args(Measure) if all(name in row["prior"] and name in row["scores"] for row in runs)]
         prior, best = ({name: fmean(row[end][name] for row in runs) for name in names} for end in ("prior", "scores"))
         yield Baseline(sites=sites, patients=patients, prior=prior, without_privacy=best)

@@ -26,7 +26,7 @@ from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import begin_stage
 from braing3n_core.settings import Settings
-from braing3n_core.training import Prepared, make_rows, prepare, row_loss
+from braing3n_core.training import Prepared, draw_rows, prepare, row_loss
 from privacy.dp_sgd import PoissonSampler, trainable
 from privacy.randomness import ReplayableNoise
 
@@ -84,7 +84,7 @@ def _local_steps(model: Brain, stage: Stage, patients: list[Prepared], seed: int
     sampler, draws = PoissonSampler[Prepared](stage.sample_rate, ReplayableNoise(seed)), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(trainable(model).values(), stage.learning_rate)
     for _ in range(stage.local_steps):
-        rows = [make_rows(patient, stage, model, draws) for patient in sampler.draw(patients)]
+        rows = [draw_rows(stage.name, one.tensors, model, stage.views, draws) for one in sampler.draw(patients)]
         if rows:
             batch = tuple(torch.cat(column) for column in zip(*rows, strict=True))
             row_loss(stage.name)(model, batch).mean().backward()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import client.fit
+import client.site
 from braing3n_core.fit import Scale
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.protocol import Request
@@ -18,6 +19,7 @@ from client.policy import Policy
 from client.site import Site
 from privacy.bounded_sum import UNITS, whole_units
 from privacy.egress import FIT_STAGE, End, fit_purpose
+from privacy.errors import MechanismRefused
 from privacy.ledger import Ledger
 from tests.client.studies import PEOPLE, Scans, patient, request, site, study
 
@@ -149,6 +151,15 @@ def test_what_failed_once_stays_paid_and_is_not_paid_again(tmp_path: Path, monke
 
 def test_a_fit_waits_for_its_budget(tmp_path: Path) -> None:
     assert site(tmp_path, PLAN, limit=0.1).round(asked()).header["code"] == "budget-exhausted"
+    assert events(tmp_path) == ()
+
+
+def test_broken_code_tells_nothing_and_pays_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise MechanismRefused("the noise of this step is not what its event says")
+
+    monkeypatch.setattr(client.site, "refuse_broken_step", broken)
+    assert site(tmp_path, PLAN).round(asked()).header["kind"] == "refusal"
     assert events(tmp_path) == ()
 
 

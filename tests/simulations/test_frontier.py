@@ -118,6 +118,13 @@ def test_everybody_in_one_place_is_a_plan_of_one_site_without_privacy() -> None:
     assert plan.stages == SMOKE.stages
 
 
+def test_rows_of_other_days_join_without_what_they_did_not_measure() -> None:
+    old, new = row("non-private", "infinite", 0.2), row("local", 1.0, 0.6)
+    del old["scores"]["age"], old["prior"]["age"], old["audit"]
+    assert [set(share) for _, share in gains([old, new])] == [{"distance"}]
+    assert any(line.startswith("local") for line in told([old, new]))
+
+
 def test_everybody_in_one_place_has_a_share_and_is_no_point_of_the_picture() -> None:
     rows = [row("non-private", "infinite", 0.2), row("pooled", "infinite", 0.1), row("local", 1.0, 0.6)]
     assert [share["distance"] for _, share in gains(rows)] == pytest.approx([1.125, 0.5])
