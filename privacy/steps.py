@@ -86,7 +86,7 @@ class SumOverSites:
         self, model: nn.Module, patients: Sequence[Rows], row_loss: RowLoss, l2_bound: float, event: SecureSummed
     ) -> Tensors:
         """The sum over sites of clipped and rounded gradients with noise, back in the gradients' unit."""
-        shapes = {name: trainable(model)[name].shape for name in sorted(trainable(model))}
+        shapes = {name: parameter.shape for name, parameter in sorted(trainable(model).items())}
         terms = Terms(
             sites=tuple(f"site {place}" for place in range(event.shares)), context="in one place",
             size=sum(shape.numel() for shape in shapes.values()), l2_bound=l2_bound, scale=self._scale,

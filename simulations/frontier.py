@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from braing3n_core.budget import Mechanism
-from braing3n_core.data.cohort import Cohort, Patient, load_cohort
+from braing3n_core.data.cohort import Cohort, load_cohort
 from braing3n_core.data.hospital import write_hospital
 from braing3n_core.errors import PlanRefused, UsageError
 from braing3n_core.files import write_atomically
@@ -28,7 +28,7 @@ from braing3n_core.prior import load_prior
 from server.plan_check import check
 from simulations.audit import attacked
 from simulations.federation import federate
-from simulations.mechanisms import with_mechanism
+from simulations.mechanisms import of_one_site, with_mechanism
 from simulations.quality import Reference, reference_of, scores_of
 from simulations.tstr import People, first_scans
 from simulations.tstr import Row as Taught
@@ -114,11 +114,8 @@ def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
 
 def in_one_place(plan: TrainingPlan) -> TrainingPlan:
     """The same training without privacy, of all sites' patients at a single one."""
-    free = with_mechanism(plan, "non-private")
     everybody = Site(name=_POOLED, patients=sum(site.patients for site in plan.sites))
-    rehearsal = free.rehearsal and free.rehearsal.model_copy(update={"hospitals": ()})
-    federation = free.federation.model_copy(update={"quorum": 1})
-    return free.but(sites=[everybody], federation=federation, rehearsal=rehearsal)
+    return of_one_site(with_mechanism(plan, "non-private"), everybody)
 
 
 def base_of(base: TrainingPlan, consortium: Consortium, repeat: int) -> TrainingPlan:
@@ -178,21 +175,14 @@ def _scene(plan: TrainingPlan, out: Path, say: Say) -> _Scene:
         write_hospital(folder, site, plan)
         cohorts[site.name] = load_cohort(folder, plan, out / "cache" / name)
     public = load_prior(plan)
-    training, held_out = ([one for cohort in cohorts.values() for one in part(cohort)] for part in (_training, _held_out))
+    training = [patient for cohort in cohorts.values() for patient in cohort.training]
+    held_out = [patient for cohort in cohorts.values() for patient in cohort.held_out]
     reference = reference_of(plan, public, held_out)
     people = first_scans(training, _PROBED), first_scans(held_out, _PROBED)
     taught = _taught(plan, public, public, people, say)
     prior = asdict(scores_of(plan, public, public, reference)) | {row.target: row.made for row in taught}
     known = {row.target: {"nothing": row.nothing, "real": row.real} for row in taught}
     return _Scene(name, cohorts, public, reference, people, prior, known)
-
-
-def _training(cohort: Cohort) -> tuple[Patient, ...]:
-    return cohort.training
-
-
-def _held_out(cohort: Cohort) -> tuple[Patient, ...]:
-    return cohort.held_out
 
 
 def _row(plan: TrainingPlan, point: Point, scene: _Scene, out: Path, say: Say) -> dict[str, Any]:

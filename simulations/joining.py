@@ -29,7 +29,7 @@ from braing3n_core.plan import Categorical, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.settings import Settings
 from simulations.federation import federate
-from simulations.mechanisms import with_mechanism
+from simulations.mechanisms import of_one_site, with_mechanism
 from simulations.probe import voxels
 from simulations.tstr import People, coded, first_scans, tells_apart
 
@@ -81,11 +81,7 @@ def compare(settings: Settings, repeats: int, say: Say) -> list[Row]:
 def by_itself(plan: TrainingPlan, site: str) -> TrainingPlan:
     """The same training by one site of the plan: its budget, and noise on nobody else's sum."""
     alone = plan if plan.privacy.mechanism == "non-private" else with_mechanism(plan, "local")
-    federation = alone.federation.model_copy(update={"quorum": 1})
-    rehearsal = alone.rehearsal and alone.rehearsal.model_copy(
-        update={"hospitals": tuple(one for one in alone.rehearsal.hospitals if one.name == site)}
-    )
-    return alone.but(sites=[plan.site(site)], federation=federation, rehearsal=rehearsal)
+    return of_one_site(alone, plan.site(site))
 
 
 Errors = Mapping[tuple[str, str], np.ndarray]                # what, unit -> one number for each held-out patient

@@ -6,7 +6,7 @@ from braing3n_core.budget import Mechanism, SecureSum
 from braing3n_core.charges import with_fallback
 from braing3n_core.errors import PlanRefused
 from braing3n_core.law import colluders
-from braing3n_core.plan import Optimizer, Stage, TrainingPlan
+from braing3n_core.plan import Optimizer, Site, Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 
@@ -32,6 +32,15 @@ def with_mechanism(plan: TrainingPlan, mechanism: Mechanism) -> TrainingPlan:
     privacy = plan.privacy.model_copy(update={"mechanism": "secure-sum", "secure_sum": rests_on, "fit_share": 0.0})
     summed = plan.but(stages=stages, federation=federation, privacy=privacy)
     return with_fallback(summed, [len(values) for values in initial_values(load_prior(summed), summed)])
+
+
+def of_one_site(plan: TrainingPlan, site: Site) -> TrainingPlan:
+    """The same training by `site` alone, with the phantom hospital of its name if the plan describes one."""
+    federation = plan.federation.model_copy(update={"quorum": 1})
+    rehearsal = plan.rehearsal and plan.rehearsal.model_copy(
+        update={"hospitals": tuple(one for one in plan.rehearsal.hospitals if one.name == site.name)}
+    )
+    return plan.but(sites=[site], federation=federation, rehearsal=rehearsal)
 
 
 def _as_far(stage: Stage) -> Optimizer:
