@@ -31,7 +31,7 @@ from braing3n_core.settings import Settings
 from simulations.federation import federate
 from simulations.mechanisms import of_one_site, with_mechanism
 from simulations.probe import voxels
-from simulations.tstr import People, coded, first_scans, tells_apart
+from simulations.tstr import People, coded, errors_of, first_scans, tells_apart
 
 Arm = Literal["prior", "alone", "together"]
 _SEED: Final = 20_260_003                                    # of generated people, the same for every arm
@@ -128,10 +128,8 @@ def _taught(
         if any(row.get(target.name) is None for row in held_out.conditions):
             continue
         predicted, answers = metrics.ridge(features[0][known], coded(target, training), features[1]), coded(target, held_out)
-        worded = isinstance(target, Categorical)
-        errors = predicted.argmax(1) != answers.argmax(1) if worded else np.abs(predicted - answers)[:, 0]
         unit = "wrong" if isinstance(target, Categorical) else f"{target.unit} off"
-        found[f"{target.name}, probe of generated people", unit] = errors.astype(float)
+        found[f"{target.name}, probe of generated people", unit] = errors_of(target, predicted, answers)
     return found
 
 

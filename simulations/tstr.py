@@ -99,16 +99,20 @@ def _row(
     y, answers = coded(target, training), coded(target, tested)
     guess = np.repeat(y.mean(0, keepdims=True), len(answers), axis=0)
     predicted = [guess, *(metrics.ridge(rows[known], y, unseen[asked]) for rows in (real, made))]
-    if isinstance(target, Categorical):
-        errors = [(each.argmax(1) != answers.argmax(1)).astype(float) for each in predicted]
-    else:
-        errors = [np.abs(each - answers)[:, 0] for each in predicted]
+    errors = [errors_of(target, each, answers) for each in predicted]
     unit = "wrong" if isinstance(target, Categorical) else target.unit
     nothing, by_real, by_made = errors
     return Row(
         arm, target.name, kind, unit, trained=len(y), tested=len(answers), nothing=float(nothing.mean()),
         real=float(by_real.mean()), made=float(by_made.mean()), taught=_taught(nothing, by_real, by_made),
     )  # fmt: skip
+
+
+def errors_of(target: Continuous | Categorical, predicted: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """(n,) absolute error of each person, or one where the level is wrong and zero where it is right."""
+    if isinstance(target, Categorical):
+        return np.asarray(predicted.argmax(1) != answers.argmax(1), np.float64)
+    return np.asarray(np.abs(predicted - answers)[:, 0])
 
 
 def _taught(nothing: np.ndarray, real: np.ndarray, made: np.ndarray) -> metrics.Taught | None:
