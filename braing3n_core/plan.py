@@ -119,14 +119,14 @@ class Stage(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
     share: Fraction
     proximal: Annotated[float, Field(ge=0)] = 0.0             # FedProx's mu: pulls each local step towards the round's start
-    learns: Learns = "flow"                # mean: where the generator's population lies, or how fast people change, alone
+    learns: Learns = "flow"                # mean: where the generator's people lie, or how fast people change, alone
 
     @model_validator(mode="after")
     def _a_mean_is_learned_where_there_is_one(self) -> Self:
-        means = (("generator", "group:population"), ("trajectory", "group:pace"))
+        means = (("generator", "group:population"), ("generator", "group:place"), ("trajectory", "group:pace"))
         if self.learns == "mean" and (self.name, self.trainable) not in means:
             raise ValueError(
-                "learns='mean' is for the generator's group:population and the trajectory's group:pace; "
+                "learns='mean' is for the generator's group:population and group:place and the trajectory's group:pace; "
                 "everything else needs the whole flow"
             )
         return self

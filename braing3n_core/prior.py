@@ -131,7 +131,8 @@ def _refuse_changed_variables(plan: TrainingPlan) -> None:
 def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
     """Copy stored tensors into the model and silence variables after the first `known`.
 
-    Names and shapes must be exactly the model's, but for the embeddings of those variables.
+    Names and shapes must be exactly the model's, but for the embeddings of those variables, and for the generator's `common`,
+    which is zero in any prior.
     """
     new = range(known, len(model.variables))
     # Embeddings before the variables': the years have one.
@@ -140,7 +141,8 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
         f"{network}.conditions.{part}.{place + shift}."
         for network, shift in before.items() for part in ("known", "null") for place in new
     )  # fmt: skip
-    own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(prefixes)}
+    silent = (*prefixes, "generator.common.")
+    own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(silent)}
     if new:
         tensors = {**tensors, **_widened("generator.population", model.generator.population, tensors)}
         if model.trajectory is not None:

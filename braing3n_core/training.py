@@ -207,7 +207,7 @@ def _trajectory_loss(model: nn.Module, rows: Rows) -> Tensor:
 def _place_loss(model: nn.Module, rows: Rows) -> Tensor:
     """`_generator_loss` at pure noise, from gaps."""
     gaps, codes = rows
-    error: Tensor = gaps - cast(Brain, model).generator.population(codes)
+    error: Tensor = gaps - cast(Brain, model).generator.shift(codes)
     return error.square().flatten(1).mean(1)
 
 

@@ -40,7 +40,7 @@ _PER_SCANNER = 25                                            # varied phantoms t
 # The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
 # scanner and the place of a population are zero for the public.
 _LEFT_AS_THEY_ARE = (
-    "projection.", "decoder.style.", "generator.population.", "trajectory.pace.",
+    "projection.", "decoder.style.", "generator.population.", "generator.common.", "trajectory.pace.",
     "others.FLAIR.decoder.style.",
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from braing3n_core.protocol import initial_values
 from server.reference import Baseline, Measure, Point, Reference
 from simulations.frontier import gains
 
-_ALSO = ("group:conditions", "group:ends", "lora:1", "lora:2", "lora:4", "lora:8", "lora:16", "lora:32", "all")
+_ALSO = ("group:place", "group:conditions", "group:ends", "lora:1", "lora:2", "lora:4", "lora:8", "lora:16", "lora:32", "all")
 
 
 def distilled(base: TrainingPlan, rows: Sequence[Mapping[str, Any]]) -> Reference:

@@ -10,7 +10,7 @@ from pathlib import Path
 from braing3n_core.data.cache import key_of
 from braing3n_core.models.presets import Preset
 
-VERSIONS = {"preprocess": 3, "morphometry": 1, "tissues": 2}
+VERSIONS = {"preprocess": 4, "morphometry": 1, "tissues": 2}
 
 
 def key_of_scan(

@@ -1,8 +1,8 @@
 """One scan onto a preset's grid: where it lies, what of it is brain, how sharp it is, how bright it is. MONAI resamples.
 
 1. read; 2. the brain: stripped already, by the site's own command, or found in the head; 3. affine to the template, or none;
-4. the coil's field, if asked for; 5. smooth to the grid's voxel, resample once; 6. white matter to its modality's level;
-7. zero outside the template's brain, the same brain that the models see.
+4. N4, if asked for; 5. smooth to the grid's voxel, resample once; 6. a T1w as even as the template; 7. white matter to its
+modality's level; 8. zero outside the template's brain, the same brain that the models see.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from braing3n_core.data.bias import without_field
 from braing3n_core.data.contrast import WHITE
+from braing3n_core.data.evenness import evened
 from braing3n_core.data.mask_command import masked_by
 from braing3n_core.data.registration import register
 from braing3n_core.data.strip import brain_in_head
@@ -25,7 +26,7 @@ from braing3n_core.data.template import Template, template
 from braing3n_core.data.volume import read_volume
 from braing3n_core.errors import DataRefused
 from braing3n_core.models.presets import Preset
-from braing3n_core.plan import TrainingPlan
+from braing3n_core.plan import T1W, TrainingPlan
 
 BRIGHTEST = 1.3
 _CORE = 0.9                                                  # of the template's highest white-matter share: surely white
@@ -107,7 +108,8 @@ def volume_of(placed: Placed, method: Method) -> Tensor:
     public = template(method.preset)
     if placed.done:
         return _bounded(placed.array, public)
-    return scaled(on_grid(placed.array, placed.affine, method.preset), public, method.modality)
+    seen = on_grid(placed.array, placed.affine, method.preset)
+    return scaled(evened(seen, public) if method.modality == T1W else seen, public, method.modality)
 
 
 def on_grid(array: np.ndarray, affine: np.ndarray, preset: Preset) -> np.ndarray:

@@ -96,16 +96,23 @@ class Flow(nn.Module):
 class Generator(Flow):
     """Velocity field of the flow: (B, N, C) latents, (B,) times, (B, M) condition codes -> (B, N, C).
 
-    `population` moves people by their conditions: where it says D, every sample moves by D. The prior leaves it at zero; it
-    is the one group of weights that says how hospitals' people differ from the public, and small enough to learn in private.
+    Every sample moves by `shift`: what `population` says of people with these conditions, in few public directions, and what
+    all people have in common, in any direction. The prior leaves both at zero; they say how hospitals' people differ from the
+    public, in numbers few enough to learn in private.
     """
 
     def __init__(self, preset: Preset, inside: Tensor, variables: Sequence[Continuous | Categorical]) -> None:
         super().__init__(preset, inside, variables, preset.latent_width, preset.generator_depth)
         self.population = Population(variables, len(inside), preset.latent_width)
+        self.common = Code(len(inside), preset.latent_width)
+
+    def shift(self, codes: Tensor) -> Tensor:
+        """(B, M) codes -> (B, N, C). A code of norm 1 in `common` moves latents by a mean square of 1, as `population`'s do."""
+        unit = math.sqrt(self.common.code.numel())
+        return unit * self.common(self.population(codes) / unit)
 
     def forward(self, z: Tensor, t: Tensor, codes: Tensor) -> Tensor:
-        shift = self.population(codes)                       # (B, N, C)
+        shift = self.shift(codes)
         return self.velocity(z - (1 - t)[:, None, None] * shift, t, codes) - shift
 
 

@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group ->
     "decoder": {"style": ("decoder.style.",), "output": ("decoder.style.", "decoder.leave.")},
     "generator": {
         "population": ("generator.population.",),
+        "place": ("generator.population.", "generator.common."),
         "conditions": ("generator.conditions.",),
         "ends": ("generator.conditions.", "generator.final.", "generator.leave."),
     },

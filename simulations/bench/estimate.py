@@ -91,7 +91,7 @@ def parameters(preset: Preset, variables: Variables, n: int) -> dict[str, int]:
         "masked decoder": _linear(c, e) + e + preset.mae_decoder_depth * _block(e) + 2 * e + _linear(e, v),
         "projection": _linear(c, latent),
         "decoder": sum(decoder),
-        "generator": _field(preset, variables, n, latent, preset.generator_depth) + population,
+        "generator": _field(preset, variables, n, latent, preset.generator_depth) + population + n * latent,
         "trajectory": _field(preset, (GAP, *variables), n, 2 * latent, preset.trajectory_depth) + population,
         "FLAIR": _linear(c, latent) + sum(decoder) + _field(preset, variables, n, 2 * latent, preset.trajectory_depth),
     }

@@ -159,6 +159,7 @@ def test_a_mean_is_learned_by_a_population_alone() -> None:
     stage = TABLES["stages"][0] | {"name": "generator", "trainable": "group:population", "learns": "mean", "share": 1.0}
     learned = plan(stages=[stage])
     assert '"learns":"mean"' in learned.canonical()
+    assert plan(stages=[stage | {"trainable": "group:place"}]).stages[0].learns == "mean"
     assert TrainingPlan.from_json(learned.canonical()) == learned
     assert "learns" not in plan().canonical(), "plans written before the key keep their digest"
     for wrong in ({"trainable": "all"}, {"name": "decoder", "trainable": "group:style"}):

@@ -6,6 +6,7 @@ import torch
 
 from braing3n_core.flow import heun
 from braing3n_core.models.population import DIRECTIONS
+from braing3n_core.prior import SHIPPED, read_prior
 from tests.small import SMALL, small_brain
 
 
@@ -45,6 +46,26 @@ def test_a_shift_moves_every_sample_by_itself_and_nothing_else() -> None:
         population.respond.weight.copy_(trained)
         # Starting noise is not shifted, so the two agree as the steps grow finer.
         assert torch.allclose(sample() - before, shift, atol=0.02 * float(shift.abs().max()) + 0.02)
+
+
+def test_what_all_have_in_common_moves_everybody_alike_by_a_mean_square_of_its_norm() -> None:
+    model = small_brain()
+    codes = model.codes([{"age": 40.0}, {"sex": "M"}, {}])
+    with torch.no_grad():
+        model.generator.population.basis.normal_(generator=torch.Generator().manual_seed(1))
+        model.generator.common.code.zero_()
+        before = model.generator.shift(codes)
+        code = model.generator.common.code.normal_(generator=torch.Generator().manual_seed(2))
+        code /= code.norm()
+        moved = model.generator.shift(codes) - before
+    assert torch.allclose(before, model.generator.population(codes), atol=1e-5)
+    assert torch.allclose(moved[0], moved[1], atol=1e-4)
+    assert torch.allclose(moved[0], moved[2], atol=1e-4)
+    assert abs(float(moved[0].square().mean()) - 1) < 1e-3
+
+
+def test_the_shipped_prior_has_nothing_in_common_with_anybody() -> None:
+    assert not read_prior(SHIPPED / "tiny.safetensors").generator.common.code.any()
 
 
 def test_what_is_missing_moves_nothing_by_its_value() -> None:
