@@ -159,6 +159,29 @@ def joining(
 
 
 @app.command()
+def gap(
+    recipe: Annotated[Path, typer.Argument(help="A plan as TOML, for example simulations/recipes/real_three_sites.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for gap.json and prepared scans; what is in it is taken up.")],
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR, once per site; none for phantom hospitals.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print gap.json instead of lines.")] = False,
+) -> None:
+    """How far patients lie from the prior's people, and how near training could bring them at best, whatever the budget."""
+    from braing3n_core.files import write_atomically
+    from braing3n_core.plan import TrainingPlan
+    from braing3n_core.settings import Settings, folders
+    from simulations import gap as gaps
+    from simulations.joining import cohort_of
+
+    plan = TrainingPlan.load(found_recipe(recipe))
+    settings = Settings(plan, out.expanduser().absolute(), folders(plan, data or []))
+    cohorts = [cohort_of(settings, site.name, console.note) for site in plan.sites]
+    training, held_out = ([one for cohort in cohorts for one in getattr(cohort, part)] for part in ("training", "held_out"))
+    found = gaps.gap(plan, training, held_out, console.note)
+    write_atomically(settings.out / "gap.json", (gaps.as_json(found) + "\n").encode())
+    console.show(gaps.as_json(found) if as_json else "\n".join(gaps.told(found)))
+
+
+@app.command()
 def law(
     out: Annotated[Path | None, typer.Option(help="PNG to write as well: measured against law.")] = None,
     recipe: Annotated[Path, typer.Option(help="Whose clips and delta.")] = Path("demo.toml"),

@@ -63,7 +63,7 @@ class Row:
 def compare(settings: Settings, repeats: int, say: Say) -> list[Row]:
     """Every site's rows. Each training is done `repeats` times, with other noise; a patient's numbers are means over them."""
     plan, public = settings.plan, load_prior(settings.plan)
-    cohorts = {site.name: _cohort(settings, site.name, say) for site in plan.sites}
+    cohorts = {site.name: cohort_of(settings, site.name, say) for site in plan.sites}
     found: dict[str, dict[Arm, list[Errors]]] = {
         name: {"prior": [_errors(plan, public, public, own)], "alone": [], "together": []} for name, own in cohorts.items()
     }
@@ -87,7 +87,8 @@ def by_itself(plan: TrainingPlan, site: str) -> TrainingPlan:
 Errors = Mapping[tuple[str, str], np.ndarray]                # what, unit -> one number for each held-out patient
 
 
-def _cohort(settings: Settings, name: str, say: Say) -> Cohort:
+def cohort_of(settings: Settings, name: str, say: Say) -> Cohort:
+    """One site's patients: real ones, or the phantoms that the plan describes, written first."""
     plan, folder = settings.plan, settings.bids(name)
     if plan.rehearsal is not None:
         write_hospital(folder, plan.site(name), plan)

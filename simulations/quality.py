@@ -19,7 +19,7 @@ from braing3n_core.data.cohort import Patient
 from braing3n_core.data.template import template
 from braing3n_core.embedding import embed
 from braing3n_core.forecast import forecast
-from braing3n_core.generate import generate
+from braing3n_core.generate import Decode, generate
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import T1W, TrainingPlan
@@ -141,15 +141,27 @@ def _followed(plan: TrainingPlan, patients: Sequence[Patient]) -> Followed | Non
     return Followed(first, rows, torch.tensor([gap for _, gap in kept]), before, after)
 
 
+def people_like(plan: TrainingPlan, model: Brain, reference: Reference, decode: Decode | None = None) -> Tensor:
+    """(n, 1, D, H, W) people of the held-out patients' conditions, the same noise in every arm; `decode` as in `generate`.
+
+    Ventricles are left to the model: what a hospital's ageing looks like must come out of age and diagnosis.
+    """
+    asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
+    return generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights, decode=decode)
+
+
 def scores_of(
-    plan: TrainingPlan, model: Brain, public: Brain, reference: Reference, control: tuple[np.ndarray, np.ndarray] | None = None
+    plan: TrainingPlan,
+    model: Brain,
+    public: Brain,
+    reference: Reference,
+    control: tuple[np.ndarray, np.ndarray] | None = None,
+    made: Tensor | None = None,
 ) -> Scores:
-    """One model's numbers; `control`, requested and measured ventricles, is made if it is not given."""
+    """One model's numbers; `control` (requested and measured ventricles) and `made` (`people_like`) are made if not given."""
     control = control or _control(plan, model)
     brain = template(plan.model).mask
-    # Ventricles are left to the model here: what a hospital's ageing looks like must come out of age and diagnosis.
-    asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
-    made = generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights)
+    made = people_like(plan, model, reference) if made is None else made
     ages = np.array([_age(row) for row in reference.conditions])
     features, organs = _features(public, made), measures(made, plan.model)
     return Scores(
