@@ -11,7 +11,6 @@ All of it holds patients' data and stays at the site. Stopping at any moment kee
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.models.presets import PRESETS
 from client.index_page import index_page, picture_of
 from client.measures import MEASURES, cell
-from client.workers import Answer, Task, run_all
+from client.workers import Answer, Task, cores, run_all
 
 WORKER = "client.prepare_worker"
 _LONGEST_S = 1200.0                                          # of one scan, the site's own mask command included
@@ -138,7 +137,7 @@ def _computed(missing: list[Scan], out: Path, options: Options, progress: Progre
             progress(counted, len(missing))
 
     tasks = [_task(scan, out, options) for scan in missing]
-    run_all(WORKER, tasks, options.jobs or len(os.sched_getaffinity(0)), _LONGEST_S, done)
+    run_all(WORKER, tasks, options.jobs or cores(), _LONGEST_S, done)
     if log:
         write_atomically(out / "prepare.log", "\n".join(log).encode("utf-8", "backslashreplace"))
     return lost

@@ -1,16 +1,10 @@
-"""The process that prepares scans: tasks come as lines of JSON on standard input, answers go out the same way.
-
-One scan's crash, whatever the reason, ends this process and nothing else. It ends by itself when its input does.
-"""
+"""The process that prepares scans. One scan's crash, whatever the reason, ends this process and nothing else."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
 import torch
 
@@ -20,6 +14,7 @@ from braing3n_core.data.preprocess import Method
 from braing3n_core.errors import DataRefused
 from braing3n_core.models.presets import PRESETS
 from client.scan_page import write_excluded, write_page
+from client.workers import serve
 
 
 def answer(task: dict[str, Any]) -> dict[str, str]:
@@ -37,20 +32,10 @@ def answer(task: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
-def main() -> None:
-    """Answer tasks until there are no more."""
+def main() -> NoReturn:
+    """Answer tasks until nobody asks."""
     torch.set_num_threads(1)                                 # one scan a core: the pool has a process for each
-    replies = _only_replies()
-    for line in sys.stdin:
-        replies.write(json.dumps(answer(json.loads(line))) + "\n")
-        replies.flush()
-
-
-def _only_replies() -> TextIO:
-    """Standard output for answers alone: whatever a library prints goes to standard error."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return replies
+    serve(answer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Processes that each take one task after another, so that what kills one of them costs one task."""
+"""Processes that each take one task after another, so that what kills one of them costs one task.
+
+`run_all` is the caller's side, `serve` the main of a module that works. Tasks and answers are lines of JSON.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,30 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 Task = Mapping[str, Any]
 Answer = Mapping[str, Any]
 Done = Callable[[Task, Answer], None]
 
 
-def run_all(module: str, tasks: Sequence[Task], jobs: int, longest_s: float, done: Done) -> None:
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_all(module: str, tasks: Sequence[Task], jobs: int, longest_s: float, done: Done, threads: int = 1) -> None:
     """Give every task to a process of `python -m module` and hand each answer to `done`, in the caller's thread.
 
-    A process that dies, or takes longer than `longest_s`, is replaced; its task's answer is {"died": why}. Ctrl-C ends all
-    processes and is passed on.
+    Tasks are begun in their order, `jobs` at a time, each process with so many threads. A process that dies, or takes longer
+    than `longest_s` (infinity: however long), is replaced; its task's answer is {"died": why}. Ctrl-C, and whatever else
+    `done` raises, ends all processes and is passed on; so does the caller's own death.
     """
     pending: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:
         pending.put(task)
     answers: queue.SimpleQueue[tuple[Task, Answer]] = queue.SimpleQueue()
-    lanes = [_Lane(module, pending, answers, longest_s) for _ in range(min(jobs, len(tasks)))]
+    lanes = [_Lane(module, threads, pending, answers, longest_s) for _ in range(min(jobs, len(tasks)))]
     try:
         for lane in lanes:
             lane.start()
@@ -37,14 +46,38 @@ def run_all(module: str, tasks: Sequence[Task], jobs: int, longest_s: float, don
             lane.stop()
 
 
+def serve(answer: Callable[[dict[str, Any]], Answer]) -> NoReturn:
+    """Answer the tasks on standard input, one after another. Ends at once, whatever it works on, when who asks is gone."""
+    replies, tasks = _only_replies(), queue.SimpleQueue[str]()
+    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    while True:
+        replies.write(json.dumps(answer(json.loads(tasks.get()))) + "\n")
+        replies.flush()
+
+
+def _listen(tasks: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        tasks.put(line)
+    os._exit(0)                                              # nobody is left to hear the answer
+
+
+def _only_replies() -> TextIO:
+    """Standard output for answers alone: whatever a library prints goes to standard error."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
 class _Lane(threading.Thread):
     """One process and the thread that feeds it."""
 
     def __init__(
-        self, module: str, pending: queue.SimpleQueue[Task], answers: queue.SimpleQueue[tuple[Task, Answer]], longest_s: float
+        self, module: str, threads: int, pending: queue.SimpleQueue[Task], answers: queue.SimpleQueue[tuple[Task, Answer]],
+        longest_s: float,
     ) -> None:
         super().__init__(daemon=True)
-        self._module, self._pending, self._answers, self._longest_s = module, pending, answers, longest_s
+        self._module, self._threads, self._pending, self._answers = module, threads, pending, answers
+        self._longest_s = min(longest_s, threading.TIMEOUT_MAX)
         self._process: subprocess.Popen[str] | None = None
         self._stopped = threading.Event()
 
@@ -70,7 +103,10 @@ class _Lane(threading.Thread):
             self.join(10)
 
     def _answer(self, task: Task) -> Answer:
-        process = self._process = self._process or _start(self._module)
+        process = self._process = self._process or _start(self._module, self._threads)
+        if self._stopped.is_set():                           # stop() came before there was a process to kill
+            self._end()
+            return {"died": "it was stopped"}
         clock = threading.Timer(self._longest_s, process.kill)
         clock.start()
         try:
@@ -103,10 +139,10 @@ def _asked(process: subprocess.Popen[str], line: str) -> str:
     return answer if answer.endswith("\n") else ""
 
 
-def _start(module: str) -> subprocess.Popen[str]:
+def _start(module: str, threads: int) -> subprocess.Popen[str]:
     """In a session of its own: Ctrl-C reaches the caller alone, which then ends it."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    so_many = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return subprocess.Popen(  # noqa: S603 - a module of ours, no shell
-        [sys.executable, "-m", module], text=True, encoding="utf-8", env={**os.environ, **one_thread},
+        [sys.executable, "-m", module], text=True, encoding="utf-8", env={**os.environ, **so_many},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip

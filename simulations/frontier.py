@@ -1,44 +1,25 @@
 """Utility against epsilon: one recipe under many budgets, mechanisms and consortia, on the same phantom patients.
 
-Every point is a whole federation in one process, measured on patients held out from training, and its step is attacked with
-canaries at its own epsilon. The table holds one row a run: the plan's digest, the noise that the plan predicts and every score,
-so that rows of other days and machines can join it.
+Here are the points, the plan of each, and what the rows of a table say of a gain; frontier_point.py makes a row,
+frontier_run.py all of them.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from braing3n_core.budget import Mechanism
-from braing3n_core.data.cohort import Cohort, load_cohort
-from braing3n_core.data.hospital import write_hospital
 from braing3n_core.errors import PlanRefused, UsageError
-from braing3n_core.files import write_atomically
-from braing3n_core.flower_process import Say
-from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Hospital, Site, TrainingPlan
-from braing3n_core.prior import load_prior
-from server.plan_check import check
-from simulations.audit import attacked
-from simulations.federation import federate
 from simulations.mechanisms import of_one_site, with_mechanism
-from simulations.quality import Reference, reference_of, scores_of
-from simulations.tstr import People, first_scans
-from simulations.tstr import Row as Taught
-from simulations.tstr import rows as rows_of
 
-TABLE = "frontier.json"
 MEASURES = ("distance", "frechet", "coverage", "ageing", "age", "reconstruction")           # "age": of simulations.tstr
 Kind = Mechanism | Literal["pooled"]                         # pooled: everybody in one place, without privacy
-_POOLED = "pooled"
-_PROBED = 160                                                # most people that a probe is fitted to, and tested on
+POOLED = "pooled"                                            # its only site
 
 
 @dataclass(frozen=True)
@@ -47,6 +28,10 @@ class Consortium:
 
     sites: int
     patients: int
+
+    def __str__(self) -> str:
+        """For a person."""
+        return f"{self.sites} x {self.patients}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +42,11 @@ class Point:
     mechanism: Kind
     epsilon: float
     repeat: int
+
+    def __str__(self) -> str:
+        """For a person."""
+        budget = f", epsilon {self.epsilon:g}" if self.epsilon < math.inf else ""
+        return f"{self.mechanism}{budget}, {self.consortium}, repeat {self.repeat}"
 
 
 def asked(sites: str, patients: str, mechanisms: str, epsilons: str, repeats: int) -> list[Point]:
@@ -114,7 +104,7 @@ def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
 
 def in_one_place(plan: TrainingPlan) -> TrainingPlan:
     """The same training without privacy, of all sites' patients at a single one."""
-    everybody = Site(name=_POOLED, patients=sum(site.patients for site in plan.sites))
+    everybody = Site(name=POOLED, patients=sum(site.patients for site in plan.sites))
     return of_one_site(with_mechanism(plan, "non-private"), everybody)
 
 
@@ -132,95 +122,6 @@ def base_of(base: TrainingPlan, consortium: Consortium, repeat: int) -> Training
         federation=base.federation.model_copy(update={"quorum": quorum}),
         rehearsal=base.rehearsal.model_copy(update={"hospitals": tuple(hospitals)}),
     )
-
-
-def run(base: TrainingPlan, wanted: Sequence[Point], out: Path, say: Say) -> list[dict[str, Any]]:
-    """Every point that out/frontier.json does not hold yet; all rows of it. Stopping loses the point that is being made."""
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = json.loads((out / TABLE).read_text(encoding="utf-8")) if (out / TABLE).exists() else []
-    done = {(row["plan"], row["repeat"]) for row in rows}
-    plans = {point: plan_of(base, point) for point in wanted}
-    missing = [point for point in wanted if (plans[point].digest, point.repeat) not in done]
-    started = time.monotonic()
-    for (consortium, repeat), group in itertools.groupby(missing, key=lambda point: (point.consortium, point.repeat)):
-        scene = _scene(base_of(base, consortium, repeat), out, say)
-        for point in group:
-            rows.append(_row(plans[point], point, scene, out, say))
-            write_atomically(out / TABLE, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
-            made = missing.index(point) + 1
-            left = (time.monotonic() - started) / made * (len(missing) - made) / 60
-            say(f"{made} of {len(missing)} points done, the rest takes about {left:.0f} min")
-    return rows
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """What the points of one consortium and repeat share."""
-
-    name: str
-    cohorts: Mapping[str, Cohort]
-    public: Brain
-    reference: Reference
-    people: tuple[People, People]                            # training and held-out
-    prior: dict[str, float]
-    nothing_and_real: dict[str, dict[str, float]]            # target -> errors of knowing nobody, and of as many real people
-
-
-def _scene(plan: TrainingPlan, out: Path, say: Say) -> _Scene:
-    name = f"{len(plan.sites)}x{plan.sites[0].patients}-{plan.seed}"
-    cohorts = {}
-    for site in plan.sites:
-        say(f"phantoms of {site.name}, {site.patients} patients")
-        folder = out / "hospitals" / name / site.name
-        write_hospital(folder, site, plan)
-        cohorts[site.name] = load_cohort(folder, plan, out / "cache" / name)
-    public = load_prior(plan)
-    training = [patient for cohort in cohorts.values() for patient in cohort.training]
-    held_out = [patient for cohort in cohorts.values() for patient in cohort.held_out]
-    reference = reference_of(plan, public, held_out)
-    people = first_scans(training, _PROBED), first_scans(held_out, _PROBED)
-    taught = _taught(plan, public, public, people, say)
-    prior = asdict(scores_of(plan, public, public, reference)) | {row.target: row.made for row in taught}
-    known = {row.target: {"nothing": row.nothing, "real": row.real} for row in taught}
-    return _Scene(name, cohorts, public, reference, people, prior, known)
-
-
-def _row(plan: TrainingPlan, point: Point, scene: _Scene, out: Path, say: Say) -> dict[str, Any]:
-    began = time.monotonic()
-    folder = out / "runs" / f"{plan.digest[:12]}-{point.repeat}"
-    model = federate(plan, folder, _pooled(scene.cohorts) if point.mechanism == "pooled" else scene.cohorts, say)
-    taught = _taught(plan, model, scene.public, scene.people, say)
-    scores = asdict(scores_of(plan, model, scene.public, scene.reference)) | {row.target: row.made for row in taught}
-    expected = check(plan)
-    row = {
-        "study": plan.study, "plan": plan.digest, "seed": plan.seed, "repeat": point.repeat,
-        "mechanism": point.mechanism, "epsilon": point.epsilon, "spent": expected.epsilon,
-        "sites": point.consortium.sites, "patients": point.consortium.patients,
-        "stages": {stage.stage: {"trainable": stage.trainable, "weights": stage.weights, "noise_over_clip": stage.pooled}
-                   for stage in expected.stages},
-        "prior": scene.prior, "scores": scores, "probes": scene.nothing_and_real,
-        "ageing_of_patients": scene.reference.ageing, "audit": _attacked(plan) if point.epsilon < math.inf else {},
-        "seconds": round(time.monotonic() - began, 1),
-    }  # fmt: skip
-    return row | {name: "infinite" for name in ("epsilon", "spent") if row[name] == math.inf}
-
-
-def _attacked(plan: TrainingPlan) -> dict[str, Any]:
-    """Stage -> claimed and measured epsilon of its steps, calibrated as if the whole budget were its own."""
-    found = {stage.name: attacked(plan, stage, plan.privacy.epsilon, plan.privacy.delta) for stage in plan.stages}
-    return {stage: asdict(audit) | {"refuted": audit.refuted} for stage, audit in found.items()}
-
-
-def _pooled(cohorts: Mapping[str, Cohort]) -> dict[str, Cohort]:
-    """One cohort of everybody, each name with its site's before it."""
-    named = [(f"{site}/{one.participant}", one) for site, cohort in cohorts.items() for one in cohort.patients]
-    return {_POOLED: Cohort(tuple(replace(one, participant=name) for name, one in named), ())}
-
-
-def _taught(plan: TrainingPlan, model: Brain, public: Brain, people: tuple[People, People], say: Say) -> list[Taught]:
-    """What generated people teach probes of voxels about the held-out, every target that varies enough."""
-    found = rows_of({"generated": model}, public, *people, plan.release.steps, plan.release.weights, say)
-    return [row for row in found if row.features == "voxels"]
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], dict[str, float]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from braing3n_core.errors import PlanRefused, UsageError
 from braing3n_core.plan import TrainingPlan
-from simulations.frontier import MEASURES, TABLE, Consortium, Point, asked, gains, plan_of, points, run
+from simulations.frontier import MEASURES, Consortium, Point, asked, gains, plan_of, points
 from simulations.frontier_page import picture, told
 
 RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
@@ -85,28 +84,6 @@ def test_repeats_are_one_line_and_the_picture_is_one() -> None:
     assert len(lines) == 6
     assert "38+-159 %" in next(line for line in lines if line.startswith("local")), "12.7 x 0.177 / sqrt(2)"
     assert picture(rows).startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_points_are_run_once_and_taken_up_again(tmp_path: Path) -> None:
-    wanted = points([2], [12], ["local", "pooled"], [8.0, math.inf], 1)
-    said: list[str] = []
-    rows = run(SMOKE, wanted[:1], tmp_path, said.append)
-    assert [one["mechanism"] for one in rows] == ["non-private"]
-    rows = run(SMOKE, wanted, tmp_path, said.append)
-    assert rows == json.loads((tmp_path / TABLE).read_text())
-    assert [one["mechanism"] for one in rows] == ["non-private", "pooled", "local"]
-    assert [one["epsilon"] for one in rows] == ["infinite", "infinite", 8.0]
-    private = rows[2]
-    assert private["spent"] <= 8.0
-    assert all(audit["f_dp"] < audit["claimed"] and not audit["refuted"] for audit in private["audit"].values())
-    assert set(private["audit"]) == {stage.name for stage in SMOKE.stages}
-    assert private["stages"]["generator"]["noise_over_clip"] > 0
-    assert private["plan"] == plan_of(SMOKE, wanted[2]).digest
-    assert rows[0]["prior"] == private["prior"], "every arm is measured on the same people"
-    before = (tmp_path / TABLE).read_bytes()
-    assert run(SMOKE, wanted, tmp_path, said.append) == rows
-    assert (tmp_path / TABLE).read_bytes() == before
 
 
 def test_everybody_in_one_place_is_a_plan_of_one_site_without_privacy() -> None:

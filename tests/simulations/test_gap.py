@@ -52,7 +52,7 @@ def test_each_arm_brings_people_nearer_and_the_tokenizer_is_the_end(tmp_path: Pa
     assert spread.distance < prior.distance
     assert 0 < found.distances.directions <= 1
     assert (found.distances.patients, found.held_out) == (len(training), len(held_out))
-    assert len(said) == len(found.arms) - 1
+    assert len(said) == len(found.arms)
     table = list(told(found))
     assert len(table) == 2 + len(found.arms) + 1
     assert not any("nan" in line for line in table)
