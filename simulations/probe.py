@@ -23,6 +23,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import folders
+from simulations.mechanisms import with_mechanism
 
 FOLDS = 5
 REPEATS = 3                                                  # deals of the folds; errors are averaged before the interval
@@ -59,7 +60,7 @@ def plan_for(recipe: TrainingPlan, words: Sequence[str]) -> TrainingPlan:
     if not sites:
         raise DataRefused("no scans to probe; give --data site=DIR, once per site")
     federation = recipe.federation.model_copy(update={"quorum": 1})
-    return recipe.but(sites=sites, federation=federation, rehearsal=None)
+    return with_mechanism(recipe, "local").but(sites=sites, federation=federation, rehearsal=None)      # nothing is trained
 
 
 def gather(plan: TrainingPlan, words: Sequence[str], cache: Path, say: Say) -> People:

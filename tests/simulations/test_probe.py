@@ -15,6 +15,7 @@ from tests.client.studies import study
 from tests.small import SMALL, small_brain
 
 PLAN = study()
+RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
 
 
 def people(visits: int = 2) -> probe.People:
@@ -25,6 +26,15 @@ def people(visits: int = 2) -> probe.People:
     volumes = noise * 0.2 + torch.tensor(ages).view(-1, 1, 1, 1, 1) / 60
     site = ["north" if age < 32 else "south" for age in ages]
     return probe.People(tuple(names), volumes, {"age": tuple(ages), "sex": ("F",) * len(ages), "site": tuple(site)})
+
+
+@pytest.mark.parametrize("recipe", ["real_three_sites.toml", "demo.toml", "three_sites_dp.toml"])
+@pytest.mark.parametrize("sites", [["a=x"], ["a=x", "b=y"]])
+def test_any_recipe_says_how_any_number_of_folders_is_read(recipe: str, sites: list[str]) -> None:
+    base = TrainingPlan.load(RECIPES / recipe)
+    plan = probe.plan_for(base, sites)
+    assert [site.name for site in plan.sites] == [word[0] for word in sites]
+    assert (plan.model, plan.variables, plan.data) == (base.model, base.variables, base.data)
 
 
 def test_a_planted_label_is_read_from_tokens_and_voxels_and_not_from_nothing(tmp_path: Path) -> None:
