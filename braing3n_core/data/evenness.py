@@ -17,7 +17,7 @@ _TISSUE = 0.9                                                # grey and white to
 _LEAST = 0.5                                                 # part of that tissue in which the scan must have signal
 _MOST = 65_536                                               # voxels fitted to; a finer grid is read with a stride
 _RIDGE = 1e-3
-_ROUNDS = 4
+_ROUNDS = 8
 _REACH = 2 * 1.4826                                          # in median absolute residuals, where a voxel's say ends
 _LIMIT = 0.7                                                 # of the log of the field: half to twice as bright
 
@@ -28,9 +28,9 @@ def evened(values: np.ndarray, public: Template) -> np.ndarray:
     A scan without signal in half of the tissue is returned as it is, for whoever scales it to refuse.
     """
     t1 = public.t1.numpy()
-    where = np.flatnonzero(((public.gm + public.wm).numpy() > _TISSUE) & (t1 > 0) & (values > 0))
-    tissue = int(((public.gm + public.wm).numpy() > _TISSUE).sum())
-    if not len(where) >= _LEAST * tissue:
+    tissue = ((public.gm + public.wm).numpy() > _TISSUE) & (t1 > 0)
+    where = np.flatnonzero(tissue & (values > 0))
+    if not len(where) > _LEAST * np.count_nonzero(tissue):
         return values
     where = where[:: len(where) // _MOST + 1]
     ratio = np.log(values.ravel()[where].astype(np.float64) / t1.ravel()[where])
@@ -49,12 +49,19 @@ def _cosines(side: int) -> np.ndarray:
 
 
 def _fitted(basis: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(V, F), (V,) -> (F,): robust ridge regression by reweighting, rounded so that threads do not decide its last digits."""
-    say = np.ones(len(target))
-    found = np.zeros(basis.shape[1])
+    """(V, F), (V,) of median 0 -> (F,): robust ridge regression by reweighting, rounded so that threads do not decide its digits.
+
+    What is far from the median has no say from the start: least squares over everything would already have followed it.
+    """
+    say, found = _say(target), np.zeros(basis.shape[1])
     for _ in range(_ROUNDS):
         weighted = basis * say[:, None]
         found = np.linalg.solve(weighted.T @ basis + _RIDGE * len(target) * np.eye(basis.shape[1]), weighted.T @ target)
-        off = target - basis @ found
-        say = np.maximum(1 - (off / (_REACH * np.median(np.abs(off)) + 1e-12)) ** 2, 0) ** 2
+        say = _say(target - basis @ found)
     return np.asarray(np.round(found, 6))
+
+
+def _say(off: np.ndarray) -> np.ndarray:
+    """Tukey's bisquare of residuals, (V,) in [0, 1]."""
+    reach = _REACH * np.median(np.abs(off)) + 1e-12
+    return np.asarray(np.maximum(1 - (off / reach) ** 2, 0) ** 2)
