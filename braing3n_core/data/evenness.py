@@ -17,7 +17,7 @@ _TISSUE = 0.9                                                # grey and white to
 _LEAST = 0.5                                                 # part of that tissue in which the scan must have signal
 _MOST = 65_536                                               # voxels fitted to; a finer grid is read with a stride
 _RIDGE = 1e-3
-_ROUNDS = 8
+_ROUNDS = 4
 _REACH = 2 * 1.4826                                          # in median absolute residuals, where a voxel's say ends
 _LIMIT = 0.7                                                 # of the log of the field: half to twice as bright
 
@@ -49,7 +49,7 @@ def _cosines(side: int) -> np.ndarray:
 
 
 def _fitted(basis: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """(V, F), (V,) of median 0 -> (F,): robust ridge regression by reweighting, rounded so that threads do not decide its digits.
+    """(V, F), (V,) of median 0 -> (F,): robust ridge regression, reweighted; rounded, so that threads decide no digit.
 
     What is far from the median has no say from the start: least squares over everything would already have followed it.
     """

@@ -37,7 +37,7 @@ def unevenness(values: np.ndarray, beside: np.ndarray) -> float:
 @settings(max_examples=15, deadline=None)
 def test_a_scan_under_another_coil_becomes_nearly_the_same_scan(x: float, y: float, z: float) -> None:
     bare, seen = evened(HEAD, PUBLIC), evened(HEAD * coil(x, y, z), PUBLIC)
-    assert unevenness(seen, bare) <= 0.15 * unevenness(coil(x, y, z), np.ones_like(HEAD)) + 1e-3
+    assert unevenness(seen, bare) <= 0.3 * unevenness(coil(x, y, z), np.ones_like(HEAD)) + 1e-3
 
 
 @given(factor=st.floats(1e-3, 1e5))
@@ -48,16 +48,21 @@ def test_the_scanner_s_units_do_not_matter(factor: float) -> None:
 
 def test_it_is_as_even_as_the_template_afterwards() -> None:
     t1 = PUBLIC.t1.numpy()
-    assert unevenness(evened(t1 * coil(0.3, 0.2, -0.3), PUBLIC), t1) < 0.02
+    assert unevenness(evened(t1 * coil(0.3, 0.2, -0.3), PUBLIC), t1) < 0.2 * unevenness(coil(0.3, 0.2, -0.3), np.ones_like(t1))
     assert unevenness(evened(t1, PUBLIC), t1) < 1e-5, "the template itself stays"
 
 
-def test_a_lesion_is_not_taken_for_the_field() -> None:
-    ball = np.zeros_like(HEAD)
-    ball[14:18, 26:30, 28:32] = 1
-    sick = np.where(ball > 0, 0.5 * HEAD, HEAD).astype(np.float32)
-    ratio = (evened(sick, PUBLIC) / np.maximum(evened(HEAD, PUBLIC), 1e-6))[(ball > 0) & (HEAD > 0)]
-    assert ratio == pytest.approx(0.5, abs=0.01)
+@pytest.mark.parametrize(("left", "sick"), [(0.5, "a lesion of 64 mm"), (0.3, "a slab where the coil saw little")])
+def test_what_is_dark_in_one_place_is_not_taken_for_the_field(left: float, sick: str) -> None:
+    """Plain least squares follows either: intact tissue beside it would come out up to twice as bright."""
+    voxels = np.stack(np.meshgrid(*(np.arange(side) for side in HEAD.shape), indexing="ij"))
+    inside = np.square(voxels - np.reshape([16, 28, 30], (3, 1, 1, 1))).sum(0) < 8**2 if "lesion" in sick else voxels[2] < 14
+    assert 0.05 < (inside & TISSUE).sum() / TISSUE.sum() < 0.12
+    noisy = (HEAD * np.exp(0.12 * np.random.default_rng(0).standard_normal(HEAD.shape))).astype(np.float32)
+    healthy, found = (evened(np.where(inside, part * noisy, noisy).astype(np.float32), PUBLIC) for part in (1.0, left))
+    ratio = found[TISSUE] / healthy[TISSUE]
+    assert np.abs(np.log(ratio[~inside[TISSUE]])).max() < 0.05
+    assert float(np.median(ratio[inside[TISSUE]])) == pytest.approx(left, abs=0.02)
 
 
 def test_a_fine_grid_is_read_with_a_stride_to_the_same_field(monkeypatch: pytest.MonkeyPatch) -> None:
