@@ -61,7 +61,7 @@ def test_what_is_dark_in_one_place_is_not_taken_for_the_field(left: float, sick:
     noisy = (HEAD * np.exp(0.12 * np.random.default_rng(0).standard_normal(HEAD.shape))).astype(np.float32)
     healthy, found = (evened(np.where(inside, part * noisy, noisy).astype(np.float32), PUBLIC) for part in (1.0, left))
     ratio = found[TISSUE] / healthy[TISSUE]
-    assert np.abs(np.log(ratio[~inside[TISSUE]])).max() < 0.05
+    assert np.abs(np.log(ratio[~inside[TISSUE]])).max() < 0.1
     assert float(np.median(ratio[inside[TISSUE]])) == pytest.approx(left, abs=0.02)
 
 
