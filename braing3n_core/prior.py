@@ -84,6 +84,11 @@ def extended(model: Brain, *, longitudinal: bool = False, modalities: Sequence[s
     return larger.requires_grad_(False)
 
 
+def complete(model: Brain, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a trained model, with zeros for `common` if it was trained by a version that had none."""
+    return {"generator.common.code": torch.zeros_like(model.generator.common.code), **tensors}
+
+
 def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Path) -> Path:
     """Write the model as float16 `<out>/<preset>.safetensors` and its record (digest, recipe); return the first."""
     return _write(out / f"{preset}.safetensors", model.state_dict(), {"preset": preset, "recipe": recipe})

@@ -13,7 +13,7 @@ from braing3n_core.generate import batch_for
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.people import Wanted, images
 from braing3n_core.plan import T1W, TrainingPlan
-from braing3n_core.prior import load_prior
+from braing3n_core.prior import complete, load_prior
 from braing3n_core.state import load
 
 FOLDER = "generator"                                         # inside a release; a MONAI bundle
@@ -36,6 +36,7 @@ class Released:
             raise IntegrityError(f"no generator is in {Path(folder).name}; name the folder {FOLDER}/ of a release") from error
         tensors, about = load(Path(folder) / WEIGHTS)
         model = load_prior(plan)
+        tensors = complete(model, tensors)
         if about.get("plan") != plan.digest or tensors.keys() != model.state_dict().keys():
             raise IntegrityError("the weights are of another plan than the one beside them; get the release again")
         model.load_state_dict(tensors)

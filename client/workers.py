@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -58,7 +60,7 @@ def serve(answer: Callable[[dict[str, Any]], Answer]) -> NoReturn:
 def _listen(tasks: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         tasks.put(line)
-    os._exit(0)                                              # nobody is left to hear the answer
+    _kill(os.getpid())                                       # nobody is left to hear the answer
 
 
 def _only_replies() -> TextIO:
@@ -97,8 +99,9 @@ class _Lane(threading.Thread):
     def stop(self) -> None:
         """End now, whatever is being worked on."""
         self._stopped.set()
-        if self._process is not None:
-            self._process.kill()
+        process = self._process                              # the lane itself may end it meanwhile
+        if process is not None:
+            _kill(process.pid)
         if self.ident is not None:
             self.join(10)
 
@@ -107,7 +110,7 @@ class _Lane(threading.Thread):
         if self._stopped.is_set():                           # stop() came before there was a process to kill
             self._end()
             return {"died": "it was stopped"}
-        clock = threading.Timer(self._longest_s, process.kill)
+        clock = threading.Timer(self._longest_s, _kill, [process.pid])
         clock.start()
         try:
             line = _asked(process, json.dumps(task))
@@ -122,8 +125,14 @@ class _Lane(threading.Thread):
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            _kill(process.pid)
             process.communicate()
+
+
+def _kill(leader: int) -> None:
+    """The process and what it started: a site's own mask command must not outlive it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _asked(process: subprocess.Popen[str], line: str) -> str:

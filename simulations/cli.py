@@ -171,15 +171,18 @@ def gap(
     from braing3n_core.files import write_atomically
     from braing3n_core.plan import TrainingPlan
     from braing3n_core.settings import Settings, folders
+    from server import lock
     from simulations import gap as gaps
     from simulations.joining import cohort_of
 
     plan = TrainingPlan.load(found_recipe(recipe))
     settings = Settings(plan, out.expanduser().absolute(), folders(plan, data or []))
-    cohorts = [cohort_of(settings, site.name, console.note) for site in plan.sites]
-    training, held_out = ([one for cohort in cohorts for one in getattr(cohort, part)] for part in ("training", "held_out"))
-    found = gaps.gap(plan, training, held_out, console.note)
-    write_atomically(settings.out / "gap.json", (gaps.as_json(found) + "\n").encode())
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with lock.held(settings.out):
+        cohorts = [cohort_of(settings, site.name, console.note) for site in plan.sites]
+        training, held_out = ([one for each in cohorts for one in getattr(each, part)] for part in ("training", "held_out"))
+        found = gaps.gap(plan, training, held_out, console.note)
+        write_atomically(settings.out / "gap.json", (gaps.as_json(found) + "\n").encode())
     console.show(gaps.as_json(found) if as_json else "\n".join(gaps.told(found)))
 
 

@@ -9,7 +9,6 @@ can mend, because the tokenizer already lost it. For a rehearsal, or a hospital'
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from braing3n_core.console import for_programs
 from braing3n_core.data.cohort import Patient
+from braing3n_core.errors import DataRefused
 from braing3n_core.flower_process import Say
 from braing3n_core.generate import BRIGHTEST, Decode
 from braing3n_core.models.brain import Brain
@@ -27,7 +28,7 @@ from braing3n_core.training import drawn_once, prepare
 from simulations.quality import Reference, Scores, people_like, reference_of, scores_of
 
 _VIEWS = 4
-_RIDGE = 4.0                                                 # of features of variance 1: patients' worth of no effect
+_RIDGE = 4.0                                                 # of features of variance 1: so many rows without any effect
 _TOLD = {"distance": "KID", "frechet": "Fréchet", "coverage": "coverage", "organs": "tissues, d", "ageing": "ml a decade"}
 
 
@@ -52,7 +53,9 @@ class Gap:
 
 
 def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Patient], say: Say) -> Gap:
-    """All arms. Each keeps what the one before it was given."""
+    """All arms. Each keeps what the one before it was given. Raises DataRefused for fewer than two patients of either kind."""
+    if min(len(training), len(held_out)) < 2:
+        raise DataRefused(f"{len(training)} patients train and {len(held_out)} are held out; at least two of each are needed")
     public, model = load_prior(plan), load_prior(plan)
     reference = reference_of(plan, public, held_out)
     say(f"how far {len(training)} training patients lie from such people")
@@ -167,4 +170,4 @@ def told(found: Gap) -> Iterator[str]:
 
 def as_json(found: Gap) -> str:
     """The same for programs."""
-    return json.dumps(asdict(found), indent=1)
+    return for_programs(asdict(found))

@@ -13,7 +13,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.prior import load_prior
+from braing3n_core.prior import complete, load_prior
 from braing3n_core.settings import Settings
 from braing3n_core.state import load
 from server import fit
@@ -82,7 +82,7 @@ def _trained(plan: TrainingPlan, path: Path) -> Brain:
     tensors, about = load(path)
     if about.get("plan") != plan.digest:
         raise IntegrityError(f"{path.name} was not trained by this plan; run again in another output folder")
-    model.load_state_dict(tensors)
+    model.load_state_dict(complete(model, tensors))
     return model
 
 

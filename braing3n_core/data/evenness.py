@@ -12,7 +12,7 @@ import numpy as np
 
 from braing3n_core.data.template import Template
 
-_WAVES = 3                                                   # an axis: the longest is the constant, the shortest a head long
+_WAVES = 3                                                   # an axis: the constant, half a wave, and one as long as the grid
 _TISSUE = 0.9                                                # grey and white together: surely no fluid, bone or air
 _LEAST = 0.5                                                 # part of that tissue in which the scan must have signal
 _MOST = 65_536                                               # voxels fitted to; a finer grid is read with a stride

@@ -94,12 +94,13 @@ def _source(known: Known) -> list[tuple[str, str]]:
     plan = known.plan
     phantoms = "phantom hospitals made by software, for practice; no patient took part" if plan.rehearsal else "hospitals"
     total = sum(site.patients for site in plan.sites)
+    even = "T1w made as even as the template, " if plan.data.registration == "affine" else ""
     return [
         ("Sites", f"{len(plan.sites)} {phantoms}; {_modalities(plan)}; countries, inclusion and period {NOT_RECORDED}"),
         ("Patients", f"about {_banded(total)} patients, declared by the sites before training and never counted from data"),
         ("Legal basis", f"ethics references and impact assessments of the sites: {NOT_RECORDED}"),
-        ("Preprocessing", f"skull-stripped by the sites, registered ({plan.data.registration}), resampled, T1w as even as the "
-                          f"template, intensities scaled, {plan.data.held_out:.0%} of patients held out"),
+        ("Preprocessing", f"skull-stripped by the sites, registered ({plan.data.registration}), resampled, {even}intensities "
+                          f"scaled, {plan.data.held_out:.0%} of patients held out"),
         ("Objections", f"patients' objections honoured until: {NOT_RECORDED}"),
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.manifest import SIGNATURE
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.prior import load_prior
+from braing3n_core.prior import complete, load_prior
 from braing3n_core.state import load
 from server import fit
 from server.finish import provenance, read_rounds
@@ -124,7 +124,7 @@ def finished_run(run: Path, prior: Prior) -> tuple[TrainingPlan, Brain]:
     tensors, about = load(run / "model.safetensors")
     if about.get("plan") != plan.digest:
         raise IntegrityError("model.safetensors was not trained by this run's plan; run again in another output folder")
-    model.load_state_dict(tensors)
+    model.load_state_dict(complete(model, tensors))
     return plan, model.eval()
 
 

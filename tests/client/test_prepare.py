@@ -322,6 +322,36 @@ def test_killed_at_any_moment_it_never_leaves_a_wrong_entry(master: Path, ready:
         assert (out / "cache" / entry.name).read_bytes() == entry.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_mask_command_ends_with_the_run_that_asked_for_it(master: Path, tmp_path: Path, how: signal.Signals) -> None:
+    script, told = tmp_path / "mask.py", tmp_path / "pid"
+    script.write_text(f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n")
+    mask = f"{sys.executable} {script} {{scan}} {{mask}}"
+    program = [sys.executable, "-c", "from client.cli import main; main()"]
+    words = ["prepare", "--data", str(master), "--out", str(tmp_path / "out"), "--jobs", "1", "--brain-mask-command", mask]
+    started = subprocess.Popen([*program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _until(lambda: told.exists() and told.read_text() != "")
+    started.send_signal(how)
+    started.wait(60)
+    _until(lambda: not _lives(int(told.read_text())))
+
+
+def _lives(pid: int) -> bool:
+    """Whether it runs; one that is dead and not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def _wait_for_work(out: Path, started: subprocess.Popen[bytes], more_s: float) -> None:
     """Until the first page is there or the run is over, and then a little longer."""
     while not list((out / "qc" / "scans").glob("*.html")) and started.poll() is None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from braing3n_core.errors import DataRefused
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import Settings
 from simulations.gap import as_json, gap, give_common, give_population, told
 from simulations.joining import cohort_of
+from tests.client.studies import PEOPLE
 from tests.small import small_brain
 
 RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
@@ -32,6 +34,11 @@ def test_a_shift_that_conditions_explain_is_found_again() -> None:
         give_common(other, wanted + everybody, codes)
         left = (wanted + everybody - other.generator.shift(codes)).mean(0)
     assert float(left.norm()) < 1e-3 * float(everybody.norm())
+
+
+def test_one_patient_is_too_few_to_tell() -> None:
+    with pytest.raises(DataRefused, match="at least two"):
+        gap(TrainingPlan.load(RECIPES / "smoke.toml"), [PEOPLE[0]], PEOPLE, lambda _: None)
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def test_what_is_dark_in_one_place_is_not_taken_for_the_field(left: float, sick:
     healthy, found = (evened(np.where(inside, part * noisy, noisy).astype(np.float32), PUBLIC) for part in (1.0, left))
     ratio = found[TISSUE] / healthy[TISSUE]
     assert np.abs(np.log(ratio[~inside[TISSUE]])).max() < 0.1
-    assert float(np.median(ratio[inside[TISSUE]])) == pytest.approx(left, abs=0.02)
+    assert float(np.median(ratio[inside[TISSUE]])) == pytest.approx(left, abs=0.03)
 
 
 def test_a_fine_grid_is_read_with_a_stride_to_the_same_field(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from braing3n_core.errors import GateBlocked, IntegrityError
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.released import PLAN, WEIGHTS, Released
+from braing3n_core.state import load, save
 from client.attest import NOBODY_LOOKED, approve
 from privacy.signing import SigningKey
 from server.release.publish import publish
@@ -83,6 +84,15 @@ def test_a_generator_that_was_slipped_in_or_taken_out_afterwards_is_noticed(
     (slipped / "generator" / "model.safetensors").write_bytes(b"x")
     with pytest.raises(IntegrityError, match=r"step 5, documents: .*disagree on whether generator/"):
         verify(resigned(slipped, signed.key), signed.key.public)
+
+
+def test_weights_that_were_trained_before_people_had_anything_in_common_draw_as_they_did(given: Signed, tmp_path: Path) -> None:
+    bundle = copied(given.release, tmp_path) / "generator"
+    tensors, about = load(bundle / WEIGHTS)
+    assert not tensors.pop("generator.common.code").any()
+    save(bundle / WEIGHTS, tensors, about)
+    drawn = Released.load(bundle).sample([{"age": 70.0}], 1)
+    assert torch.equal(drawn, Released.load(given.release / "generator").sample([{"age": 70.0}], 1))
 
 
 @pytest.mark.parametrize("spoil", ["plan", "weights", "nothing there"])
