@@ -125,9 +125,9 @@ def frontier(
     """Utility against epsilon: one recipe under many budgets, mechanisms and consortia. Resumable."""
     from braing3n_core.files import write_atomically
     from braing3n_core.plan import TrainingPlan
-    from simulations.frontier import asked
-    from simulations.frontier_page import picture, told
-    from simulations.frontier_run import run as run_all
+    from simulations.frontier.page import picture, told
+    from simulations.frontier.points import asked
+    from simulations.frontier.run import run as run_all
 
     wanted = asked(sites, patients, mechanism, epsilon, repeats)
     plan = TrainingPlan.load(found_recipe(recipe))
@@ -135,7 +135,7 @@ def frontier(
     write_atomically(out / "frontier.png", picture(rows))
     if reference:
         from server.reference import as_bytes
-        from simulations.reference import distilled
+        from simulations.frontier.reference import distilled
 
         write_atomically(reference, as_bytes(distilled(plan, rows)))
     console.show(json.dumps(rows, indent=1) if as_json else "\n".join(told(rows)))

@@ -26,7 +26,7 @@ from client.local_round import noisy_numbers, train_round
 from privacy.dp_sgd import trainable
 from privacy.events import NonPrivate, SampledGaussian, SecureSummed
 from privacy.randomness import SecretNoise
-from simulations.frontier import Consortium, base_of
+from simulations.frontier.points import Consortium, base_of
 from simulations.mechanisms import with_mechanism
 
 Say = Callable[[str], None]

@@ -87,7 +87,7 @@ def forecast(
     from braing3n_core.files import write_atomically
     from braing3n_core.prior import SHIPPED, read_prior
     from simulations import forecasts
-    from simulations.frontier import numbers
+    from simulations.frontier.points import numbers
 
     model = read_prior(weights or SHIPPED / "tiny.safetensors", longitudinal=True)
     found = [forecasts.told_for(model, gap, people, known, console.note) for gap in numbers("years", years)]

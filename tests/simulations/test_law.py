@@ -10,7 +10,7 @@ import pytest
 
 from braing3n_core.law import mu, noise_over_clip
 from braing3n_core.plan import TrainingPlan
-from simulations.frontier import Consortium
+from simulations.frontier.points import Consortium
 from simulations.law import Case, Row, as_json, cases, measure, picture, plan_of, told
 
 DEMO = TrainingPlan.load(Path(__file__).parents[2] / "simulations" / "recipes" / "demo.toml")

@@ -19,11 +19,11 @@ import pytest
 from braing3n_core.errors import Braing3nError, UsageError
 from braing3n_core.plan import TrainingPlan
 from server import lock
-from simulations.frontier import plan_of, points
-from simulations.frontier_run import TABLE, Pace, run
-from simulations.frontier_worker import answer
+from simulations.frontier.points import plan_of, points
+from simulations.frontier.run import TABLE, Pace, run
+from simulations.frontier.worker import answer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = ROOT / "simulations" / "recipes" / "smoke.toml"
 SMOKE = TrainingPlan.load(RECIPE)
 WANTED = points([2], [12], ["local", "pooled"], [8.0, math.inf], 1)

@@ -11,7 +11,7 @@ from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
 from server.reference import Baseline, Measure, Point, Reference
-from simulations.frontier import gains
+from simulations.frontier.points import gains
 
 _ALSO = ("group:place", "group:conditions", "group:ends", "lora:1", "lora:2", "lora:4", "lora:8", "lora:16", "lora:32", "all")
 

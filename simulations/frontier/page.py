@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from braing3n_core import figures, metrics
-from simulations.frontier import MEASURES, gains
+from simulations.frontier.points import MEASURES, gains
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")               # after Okabe and Ito
 _MARKERS = "osD^vP"

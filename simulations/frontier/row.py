@@ -22,7 +22,7 @@ from braing3n_core.prior import load_prior
 from server.plan_check import check
 from simulations.audit import attacked
 from simulations.federation import federate
-from simulations.frontier import POOLED, Point
+from simulations.frontier.points import POOLED, Point
 from simulations.quality import Reference, reference_of, scores_of
 from simulations.tstr import People, first_scans
 from simulations.tstr import Row as Taught

@@ -23,10 +23,10 @@ from braing3n_core.plan import TrainingPlan
 from client.workers import Answer, Done, Task, cores, run_all
 from privacy.errors import BudgetExhausted
 from server import lock
-from simulations.frontier import Consortium, Point, base_of, plan_of
-from simulations.frontier_point import Row, known_of, row_of, scene_of
+from simulations.frontier.points import Consortium, Point, base_of, plan_of
+from simulations.frontier.row import Row, known_of, row_of, scene_of
 
-TABLE, WORKER = "frontier.json", "simulations.frontier_worker"
+TABLE, WORKER = "frontier.json", "simulations.frontier.worker"
 _LOG = "frontier.log"
 _REFUSALS: Mapping[int, type[Exception]] = {
     errors.USAGE: errors.UsageError, errors.REFUSED: errors.DataRefused, errors.BLOCKED: errors.GateBlocked,

@@ -11,10 +11,10 @@ import pytest
 
 from braing3n_core.errors import PlanRefused, UsageError
 from braing3n_core.plan import TrainingPlan
-from simulations.frontier import MEASURES, Consortium, Point, asked, gains, plan_of, points
-from simulations.frontier_page import picture, told
+from simulations.frontier.page import picture, told
+from simulations.frontier.points import MEASURES, Consortium, Point, asked, gains, plan_of, points
 
-RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
+RECIPES = Path(__file__).parents[3] / "simulations" / "recipes"
 SMOKE = TrainingPlan.load(RECIPES / "smoke.toml")
 SMALL = Consortium(2, 12)
 

@@ -17,8 +17,8 @@ from braing3n_core.errors import Braing3nError, exit_code
 from braing3n_core.plan import TrainingPlan
 from client.workers import Answer, serve
 from privacy.errors import PrivacyError
-from simulations.frontier import Consortium, Point, base_of, plan_of
-from simulations.frontier_point import Known, Scene, known_of, row_of, scene_of
+from simulations.frontier.points import Consortium, Point, base_of, plan_of
+from simulations.frontier.row import Known, Scene, known_of, row_of, scene_of
 
 
 def answer(task: dict[str, Any]) -> Answer:

@@ -1,8 +1,4 @@
-"""Utility against epsilon: one recipe under many budgets, mechanisms and consortia, on the same phantom patients.
-
-Here are the points, the plan of each, and what the rows of a table say of a gain; frontier_point.py makes a row,
-frontier_run.py all of them.
-"""
+"""The points of a frontier, the plan of each, and what the rows of its table say of a gain."""
 
 from __future__ import annotations
 
