@@ -77,6 +77,7 @@ def test_both_guides_can_be_followed(tmp_path: Path) -> None:
     ran([*theirs, last], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", ["consortium-admin.md", "site-operator.md"])
 def test_no_guide_names_an_option_that_its_command_does_not_have(document: str) -> None:
     for line in commands(document):

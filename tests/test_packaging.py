@@ -81,6 +81,7 @@ def holds_no_code(names: set[str]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_repository_s_bundle_carries_no_code_and_no_data() -> None:
     names = bundle_of(ROOT)
     assert holds_no_code(names), names

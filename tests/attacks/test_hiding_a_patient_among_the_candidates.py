@@ -39,6 +39,7 @@ def votes(patients: Tensor, candidates: Tensor) -> list[int | None]:
     return list(votes_of(people, Ballot("p", 1, candidates, THRESHOLD), PRESET))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_is_found_however_it_was_hidden(patients: Tensor, strangers: Tensor, kind: str) -> None:
     copies = planted(patients, kind, PRESET, torch.Generator().manual_seed(7))

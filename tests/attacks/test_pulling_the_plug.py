@@ -126,6 +126,7 @@ def test_no_kill_at_any_moment_under_counts(tmp_path: Path) -> None:
             assert len(heard + rest) <= len(ledger.events) <= len(heard + rest) + 1
 
 
+@pytest.mark.slow
 def test_four_processes_in_a_race_spend_no_more_than_one_budget(tmp_path: Path) -> None:
     path, step, limit = tmp_path / "ledger.jsonl", SampledGaussian("decoder", 4.0, 0.25, 5), 2.0
 

@@ -49,6 +49,7 @@ def started(path: Path, body: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", BEGIN + body, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_second_process_cannot_spend_what_the_first_may_still_spend(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with started(path, HOLD) as holder:
@@ -61,6 +62,7 @@ def test_a_second_process_cannot_spend_what_the_first_may_still_spend(tmp_path: 
             holder.kill()
 
 
+@pytest.mark.slow
 def test_kill_9_between_reserving_and_training_costs_the_budget(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with started(path, HOLD) as holder:
@@ -73,6 +75,7 @@ def test_kill_9_between_reserving_and_training_costs_the_budget(tmp_path: Path) 
             ledger.reserve(STEP, "once more", 1.1 * ONE)
 
 
+@pytest.mark.slow
 def test_a_forked_child_does_not_inherit_the_right_to_spend(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with started(path, FORK) as parent:

@@ -98,6 +98,7 @@ def test_a_site_charges_what_the_plan_says_it_will(tmp_path: Path) -> None:
     assert {stage.name: here.event(stage) for stage in plan.stages} == charges(plan, ())
 
 
+@pytest.mark.slow
 def test_noise_is_calibrated_in_one_place() -> None:
     callers = {
         path.relative_to(ROOT).as_posix()

@@ -49,6 +49,7 @@ def test_ventricles_follow_the_truth_as_well_as_the_text_says() -> None:
     assert correlation(measured, [t.ventricles_ml for _, t in found]) == pytest.approx(0.92, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_wider_ventricle_of_the_same_person_never_measures_smaller() -> None:
     """Same seed, same anatomy and contrast; only the ageing of the hospital differs."""
     grown = [

@@ -14,6 +14,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), values))
 def test_what_is_written_reads_back(value: dict[str, object]) -> None:
     assert parsed(canonical(value), "it") == value

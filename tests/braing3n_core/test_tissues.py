@@ -71,12 +71,14 @@ def like_a_scan() -> np.ndarray:
     return template(GRID).t1.numpy().astype(np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.01, 3.0, 5e4])
 def test_brightness_alone_changes_nothing(factor: float) -> None:
     one, two = (np.array(astuple(volumes(like_a_scan() * f, "T1w", 1.0)), float) for f in (1.0, factor))
     assert np.allclose(one, two, rtol=1e-3, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_coils_field_changes_little() -> None:
     field = 1 + 0.3 * np.linspace(-1, 1, GRID.shape[1])[None, :, None] + 0.1 * np.linspace(-1, 1, GRID.shape[2]) ** 2
     one, two = volumes(like_a_scan(), "T1w", 1.0), volumes(like_a_scan() * field, "T1w", 1.0)
@@ -85,6 +87,7 @@ def test_a_coils_field_changes_little() -> None:
     assert two.ventricles_ml == pytest.approx(one.ventricles_ml, rel=0.15)
 
 
+@pytest.mark.slow
 def test_ml_are_the_scanners_own() -> None:
     one, two = (np.array(astuple(volumes(like_a_scan(), "T1w", size)), float) for size in (1.0, 0.7))
     assert np.allclose(0.7 * one, two)
@@ -131,6 +134,7 @@ def test_nothing_is_refused(values: np.ndarray) -> None:
         volumes(values, "T1w", 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["T1w", "T2w", "FLAIR", "T1ce"])
 def test_what_is_no_brain_is_measured_without_a_crash_or_a_nan(modality: str) -> None:
     for values in (np.ones(GRID.shape), np.random.default_rng(0).random(GRID.shape)):

@@ -69,6 +69,7 @@ def test_it_is_paid_for_before_a_loss_is_computed(tmp_path: Path, monkeypatch: p
     assert "computed after that" in (tmp_path / "north" / "site.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["before", "after"])
 def test_one_patient_moves_the_exact_sum_by_that_patient_s_own_units(tmp_path: Path, wide: Scale, end: End) -> None:
     """At zero noise, through the code that runs: whoever is left out takes just that along, and never beyond the bound."""

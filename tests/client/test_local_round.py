@@ -54,6 +54,7 @@ def private(patients: list[Prepared], stage: Stage = STAGE, sigma: float = 1.0) 
     return train_round(brain(stage), stage, patients, DECLARED, event, SecretNoise(), torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_rehearsal_repeats_bit_for_bit_and_a_release_never_does() -> None:
     stage = STAGE.model_copy(update={"local_steps": 2, "sample_rate": 0.5})
     assert np.array_equal(rehearsed(people(4), stage), rehearsed(people(4), stage))
@@ -82,12 +83,14 @@ def test_a_pull_towards_the_start_follows_its_closed_form_and_leaves_the_start_a
     assert rehearsed(people(1), stage) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_the_same_with_and_without_a_pull() -> None:
     """There is nothing to pull back yet: what patients add, and its bound, is untouched."""
     one = STAGE.model_copy(update={"proximal": 3.0})
     assert np.array_equal(rehearsed(people(3), one), rehearsed(people(3)))
 
 
+@pytest.mark.slow
 def test_one_patient_moves_a_step_by_no_more_than_the_clip_over_the_declared_size() -> None:
     everyone = people(3, scale=30.0)
     bound = STAGE.learning_rate * STAGE.clip / (STAGE.sample_rate * DECLARED)
@@ -96,12 +99,14 @@ def test_one_patient_moves_a_step_by_no_more_than_the_clip_over_the_declared_siz
     assert np.linalg.norm(whole - rest) >= bound * 0.5, "these patients are far above the bound, so clipping must bind"
 
 
+@pytest.mark.slow
 def test_the_divisor_is_declared_never_counted() -> None:
     three = rehearsed(people(3))
     assert np.allclose(rehearsed(people(3), declared=2 * DECLARED), three / 2, rtol=1e-4, atol=1e-8)
     assert np.linalg.norm(rehearsed(people(6))) > 1.3 * np.linalg.norm(three), "six patients must not be averaged to one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_patient_of_nan_changes_nothing_for_the_others(poison: float) -> None:
     healthy = people(2)

@@ -53,6 +53,7 @@ def witnessed(history: list[tuple[float, float, int]], interval: float = 1e-4) -
     return float(witness.get_epsilon(1e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", SETTINGS, ids=str)
 def test_epsilon_agrees_with_an_independent_library(history: list[tuple[float, float, int]]) -> None:
     assert epsilon(events(history), 1e-5) == pytest.approx(witnessed(history), abs=0.02)

@@ -20,6 +20,7 @@ from tests.privacy.broken import BUGS
 from tests.privacy.planted_bugs import CORRECT, Row, once
 
 
+@pytest.mark.slow
 def test_correct_code_is_neither_refuted_nor_warned_about() -> None:
     found = audit(DpSgd())
     assert not found.refuted
@@ -29,6 +30,7 @@ def test_correct_code_is_neither_refuted_nor_warned_about() -> None:
     assert 0 <= found.f_dp < found.claimed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["noise over the root of the batch", "clipping per scan", "the same noise again"])
 def test_broken_code_is_refuted(bug: str) -> None:
     found = audit(BUGS[bug]())
@@ -39,6 +41,7 @@ def test_broken_code_is_refuted(bug: str) -> None:
 SUM = SecureSummed("audit", (3.5 * 4096) ** 2, rounded_bound(BOUND, 4096.0, numbers(1000)), numbers(1000), 0.25, 10, 2)
 
 
+@pytest.mark.slow
 def test_a_sum_with_less_noise_than_it_says_is_refuted() -> None:
     honest = audit(SumOverSites(4096.0), Setting(event=SUM))
     assert not honest.refuted
@@ -57,11 +60,13 @@ def test_a_sum_with_less_noise_than_it_says_is_refuted() -> None:
         audit(DpSgd(), Setting(event=SUM))
 
 
+@pytest.mark.slow
 def test_half_the_noise_is_seen_though_not_always_proved() -> None:
     found = audit(BUGS["half the noise"](), Setting(canaries=2000))
     assert found.gaussian > 0.5 * found.claimed, "five deviations below what it usually is, and above correct code"
 
 
+@pytest.mark.slow
 def test_a_run_of_the_matrix_says_who_caught_what() -> None:
     assert once("no noise") == (True, True, True)
 

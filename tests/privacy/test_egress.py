@@ -226,6 +226,7 @@ def test_without_its_ledger_a_site_can_only_refuse(tmp_path: Path) -> None:
             egress.send(message, expected_size=7)
 
 
+@pytest.mark.slow
 def test_nothing_but_the_egress_makes_a_cleared_message() -> None:
     with pytest.raises(EgressRefused, match=r"Egress\.send"):
         Cleared({"kind": "ready"}, None, object())

@@ -318,6 +318,7 @@ def test_what_is_not_known_is_refused_by_name(model: nn.Module, shape: tuple[int
         clipped_sum(model, people([1, 2], shape), loss, 1.0, "fast")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own, on import
 def test_a_compiled_layer_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 4))

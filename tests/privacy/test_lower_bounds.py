@@ -31,6 +31,7 @@ def attack(seed: int, mu: float, canaries: int) -> Guesses:
     return Guesses(rng.normal(size=canaries) + mu * coins, coins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
 def test_a_true_claim_is_refuted_no_more_often_than_stated(mu: float) -> None:
     alpha, runs = 0.1, 60

@@ -23,6 +23,7 @@ def test_claim_and_witness_agree_on_twenty_settings(history: list[tuple[float, f
     assert spent.claim <= spent.renyi + 0.01, "the claim's own error is in it, and Renyi accounting is looser"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", [SETTINGS[n] for n in (0, 11, 13, 19)], ids=str)
 def test_its_coarser_grid_is_still_an_upper_bound(history: list[tuple[float, float, int]]) -> None:
     fine, ours = witnessed(history), epsilon_witness(events(history), DELTA)

@@ -78,6 +78,7 @@ def test_a_consortium_s_key_is_made_once_and_kept_from_others(consortium: Consor
         Consortium.make(consortium.folder)
 
 
+@pytest.mark.slow
 def test_the_commands_lead_from_a_folder_to_a_signed_plan(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("six random words are a good one\n")
     (tmp_path / "secret").chmod(0o600)

@@ -27,6 +27,7 @@ def descend(kept: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
     return fit("toy", dict(layer.named_parameters()), loss_at, phase, 0.99, kept, lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     whole = descend(tmp_path / "whole.safetensors")
     with pytest.raises(KeyboardInterrupt):

@@ -57,6 +57,7 @@ def dies_after(site: str, rounds: int) -> Tamper:
     return tamper
 
 
+@pytest.mark.slow
 def test_without_privacy_the_same_seed_gives_the_same_model_bit_for_bit(tmp_path: Path) -> None:
     plan = without_privacy(study(rehearsal={}))
     once, again = trained(plan, tmp_path / "once"), trained(plan, tmp_path / "again")
@@ -65,6 +66,7 @@ def test_without_privacy_the_same_seed_gives_the_same_model_bit_for_bit(tmp_path
     assert not same(once, trained(plan.but(seed=2), tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_privacy_noise_never_repeats(tmp_path: Path) -> None:
     assert not same(trained(study(), tmp_path / "once"), trained(study(), tmp_path / "again"))
 
@@ -93,6 +95,7 @@ def test_without_quorum_the_run_waits_and_goes_on_when_the_site_is_back(tmp_path
     assert all(spent[site] < epsilon(tmp_path, site) <= 8 for site in NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [math.nan, math.inf, 1e30], ids=["NaN", "inf", "huge"])
 def test_a_poisoned_reply_changes_nothing_but_who_replied(tmp_path: Path, number: float) -> None:
     def poisoned(request: Request, reply: Reply) -> Reply | None:

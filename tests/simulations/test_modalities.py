@@ -70,6 +70,7 @@ def test_real_flair_is_rebuilt_nearer_than_by_the_mean(model: Brain, tmp_path: P
     assert own.gain > made.gain
 
 
+@pytest.mark.slow
 def test_a_folder_without_flair_is_refused(model: Brain, tmp_path: Path) -> None:
     write_bids(tmp_path / "bids", phantoms(model.preset, 2, 1, Hospital(name="x")), model.preset, 2)
     with pytest.raises(DataRefused, match="no patient in bids has a FLAIR for each T1w"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from braing3n_core.plan import DEFAULT_VARIABLES
@@ -12,6 +13,7 @@ from braing3n_core.prior import SHIPPED, read_prior
 from simulations import swap
 
 
+@pytest.mark.slow
 def test_ventricles_act_and_a_deaf_generator_is_found_out(tmp_path: Path) -> None:
     model = read_prior(SHIPPED / "tiny.safetensors")
     with torch.no_grad():                                    # deaf to sex: both levels read as one

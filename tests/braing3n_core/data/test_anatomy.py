@@ -90,6 +90,7 @@ def test_a_table_that_cannot_be_right_is_refused(
         anatomies(tmp_path, TINY)
 
 
+@pytest.mark.slow
 def test_a_scan_is_no_label_map_and_a_ball_no_head(tmp_path: Path) -> None:
     write_table(tmp_path / TABLE, ("index", "name", "mapping"), ROWS)
     with pytest.raises(DataRefused, match=r"no \*_dseg"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from braing3n_core.data.bias import without_field
 
@@ -17,6 +18,7 @@ def ball() -> tuple[np.ndarray, np.ndarray]:
     return tissue.astype(np.float32), np.exp(0.35 * here[0]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_field_is_taken_out() -> None:
     tissue, field = ball()
     found = without_field(tissue * field, MM)
@@ -25,6 +27,7 @@ def test_a_field_is_taken_out() -> None:
     assert not found[tissue == 0].any()
 
 
+@pytest.mark.slow
 def test_the_same_scan_never_gives_other_bits() -> None:
     tissue, field = ball()
     assert np.array_equal(without_field(tissue * field, MM), without_field(tissue * field, MM))

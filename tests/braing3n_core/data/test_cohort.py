@@ -136,6 +136,7 @@ def test_a_bad_file_is_listed_and_the_others_load(
         assert "\n" not in excluded.reason
 
 
+@pytest.mark.slow
 def test_noise_that_is_no_brain_is_listed(bids: Path, tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(TINY.shape, np.float32)
     nib.save(nib.Nifti1Image(values, template(TINY).affine), scan_of(bids))

@@ -57,6 +57,7 @@ def test_a_tumour_grows_and_pushes(ill: list[Person]) -> None:
         assert not np.array_equal(person.visits[2].labels == 4, well.visits[2].labels == 4)
 
 
+@pytest.mark.slow
 def test_what_else_is_asked_for_changes_nobody() -> None:
     """More modalities, and a larger share of tumours, leave everybody who has none as they were."""
     plain = some(6)

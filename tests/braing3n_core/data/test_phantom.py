@@ -46,6 +46,7 @@ def test_phantoms_are_brains_where_the_template_is() -> None:
     assert min(overlaps) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"contrast": 0.1}, {"bias": 0.1}, {"ageing": 0.2}, {"disease": 0.3}, {"folding": 2.0}])
 def test_every_difference_between_hospitals_shows(change: dict[str, float]) -> None:
     ours, theirs = (torch.stack([v for v, _ in phantoms(TINY, 20, 6, h)]) for h in (PUBLIC, Hospital(name="x", **change)))

@@ -57,12 +57,14 @@ def test_raw_units_never_reach_a_model(phantom: tuple[Path, torch.Tensor]) -> No
     assert not found[0][~torch.from_numpy(binary_dilation(public.mask.numpy()))].any()
 
 
+@pytest.mark.slow
 def test_the_same_file_never_gives_other_bits(phantom: tuple[Path, torch.Tensor]) -> None:
     path, _ = phantom
     for registration in ("none", "affine"):
         assert torch.equal(preprocess(path, plan(registration)), preprocess(path, plan(registration)))
 
 
+@pytest.mark.slow
 def test_registration_brings_a_phantom_about_where_it_was(phantom: tuple[Path, torch.Tensor]) -> None:
     path, volume = phantom
     found = preprocess(path, plan("affine"))
@@ -133,6 +135,7 @@ def test_brightness_in_the_scanner_never_matters() -> None:
     assert torch.allclose(scaled(volume * 3, public), scaled(volume * 4000, public), atol=1e-5)
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("name", ["site-a/sub-IXI012/anat/sub-IXI012_T1w.nii.gz", "site-c/sub-06/anat/sub-06_T1w.nii.gz"])
 def test_real_scans_become_brains_where_the_template_is(name: str) -> None:

@@ -41,6 +41,7 @@ def turned(degrees: float, scale: float, shift_mm: float) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degrees", "scale", "shift_mm"), [(0, 1, 0), (8, 0.85, 12), (-12, 1.1, -30)])
 def test_a_brain_that_was_moved_is_brought_back(degrees: float, scale: float, shift_mm: float) -> None:
     public = template(TINY)
@@ -51,12 +52,14 @@ def test_a_brain_that_was_moved_is_brought_back(degrees: float, scale: float, sh
     assert miss.max() < 2.0                                  # mm; half a voxel
 
 
+@pytest.mark.slow
 def test_the_same_scan_never_registers_to_other_bits() -> None:
     volume = next(phantoms(TINY, 1, 3, Hospital(name="x")))[0][0].numpy()
     one, two = (register(volume, template(TINY).affine) for _ in range(2))
     assert np.array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_phantom_keeps_about_its_place() -> None:
     for volume, _ in phantoms(TINY, 4, 3, Hospital(name="x")):
         found = register(volume[0].numpy(), template(TINY).affine)
@@ -87,6 +90,7 @@ def test_what_is_no_whole_brain_is_refused(crime: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_a_head_with_its_skull_is_refused() -> None:
     """A bright shell around the brain, as far out as a scalp lies."""
     public = template(TINY)
@@ -98,6 +102,7 @@ def test_a_head_with_its_skull_is_refused() -> None:
         register(values, public.affine)
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("name", SCANS)
 def test_real_scans_lie_on_the_template(name: str) -> None:
@@ -109,6 +114,7 @@ def test_real_scans_lie_on_the_template(name: str) -> None:
     assert float(alike) > 0.8
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize("visit", ["ses-1", "ses-2"])
 def test_a_real_head_that_was_not_stripped_is_refused(visit: str) -> None:

@@ -45,6 +45,7 @@ def test_a_skull_is_taken_away_and_the_brain_is_kept() -> None:
     assert (values[found] > 1.4).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crime", ["empty", "noise"])
 def test_what_is_no_head_is_refused_or_leaves_nothing_to_register(crime: str, tmp_path: Path) -> None:
     values = {

@@ -26,6 +26,7 @@ def test_equals_teach_all_and_those_who_know_nothing_teach_none() -> None:
     assert worse.share < 0, "people who mislead are not hidden"
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-1, 2), st.floats(0.01, 100))
 def test_the_share_is_a_part_of_the_gain_in_any_unit(part: float, unit: float) -> None:

@@ -61,6 +61,7 @@ def test_too_many_broken_volumes_close_the_gate() -> None:
     assert not gates.anatomy(RULES.anatomy, [])[0].passed
 
 
+@pytest.mark.slow
 def test_one_person_many_times_is_no_cohort(plan: TrainingPlan, volumes: Tensor) -> None:
     assert gates.diversity(RULES.diversity, {"T1w": volumes}, plan.model).passed
     twins = torch.cat([volumes[:3], volumes[:1] + 0.001])

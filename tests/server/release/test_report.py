@@ -75,6 +75,7 @@ def test_the_policy_lets_exactly_our_script_run(page: str) -> None:
     assert "sha256-" + base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode() in page
 
 
+@pytest.mark.slow
 def test_how_well_the_model_fits_stands_beside_its_noise_where_it_was_told(inputs: ReleaseInputs, page: str) -> None:
     assert "fits the hospitals" not in page
     told = [Reading("generator", end, {"site-a": Told(value, 0.03)}, Told(value, 0.02))
@@ -143,6 +144,7 @@ def test_the_header_says_synthetic_and_not_for_diagnosis(page: str, plan: Traini
     assert "sha256sum -c SHA256SUMS" in text
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_report_and_it_travels(inputs: ReleaseInputs, page: str) -> None:
     assert render(inputs) == page
     assert len(page.encode()) < 15_000_000
@@ -197,6 +199,7 @@ def test_the_plain_words_never_promise_more_than_epsilon_and_delta() -> None:
     assert (one["posterior"], one["caught"]) == ("73 %", "3 %")
 
 
+@pytest.mark.slow
 def test_the_verdict_stands_first_with_what_every_gate_found(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
     verdicts = (Gate("budget", True, "5.4 of 8", "8"), Gate("copies", True, "no vote was held", "none", applies=False))
     text = Addresses(render(dataclasses.replace(inputs, gates=verdicts, edition=EDITION))).text
@@ -207,6 +210,7 @@ def test_the_verdict_stands_first_with_what_every_gate_found(plan: TrainingPlan,
     assert "above it in" in text, "the planted copies are counted beside the histogram"
 
 
+@pytest.mark.slow
 def test_every_dot_and_every_picture_opens_an_image_that_is_there(plan: TrainingPlan, inputs: ReleaseInputs) -> None:
     found = [examine(volume, plan.model) for volume in inputs.volumes]
     html = render(dataclasses.replace(inputs, findings=found))

@@ -85,6 +85,7 @@ def test_the_steps_end_with_a_release_that_verifies(
     assert indices[:4] == [0, 2, 3, 6]
 
 
+@pytest.mark.slow
 def test_a_vote_on_other_candidates_or_a_missing_one_stops_the_build(
     run: Path, words: tuple[Hospitals, list[Path], list[Path]], tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_vote_on_other_candidates_or_a_missing_one_stops_the_build(
         build(run, looser, None, votes, ledgers)
 
 
+@pytest.mark.slow
 def test_the_gates_say_what_they_found_and_change_nothing_else(
     run: Path, words: tuple[Hospitals, list[Path], list[Path]]
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from simulations.bench import sampling
 
 
+@pytest.mark.slow
 def test_the_two_are_of_equal_size_and_take_equal_steps() -> None:
     said: list[str] = []
     ours, theirs = found = sampling.compare(steps=2, repeats=1, say=said.append)
@@ -18,6 +19,7 @@ def test_the_two_are_of_equal_size_and_take_equal_steps() -> None:
     assert len(said) == 2
 
 
+@pytest.mark.slow
 def test_the_baseline_makes_volumes_of_the_grid_and_repeats_by_seed() -> None:
     model = sampling.LatentDiffusion((16, 32, 48)).eval()
     one, again, other = (model.sample(torch.zeros(1, 6), 2, seed) for seed in (1, 1, 2))
