@@ -146,8 +146,8 @@ def _adopt(model: Brain, tensors: Mapping[str, Tensor], known: int) -> None:
         f"{network}.conditions.{part}.{place + shift}."
         for network, shift in before.items() for part in ("known", "null") for place in new
     )  # fmt: skip
-    silent = (*prefixes, "generator.common.")
-    own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(silent)}
+    own = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name.startswith(prefixes)}
+    tensors = complete(model, tensors)
     if new:
         tensors = {**tensors, **_widened("generator.population", model.generator.population, tensors)}
         if model.trajectory is not None:

@@ -20,7 +20,7 @@ from braing3n_core.console import for_programs
 from braing3n_core.data.cohort import Patient
 from braing3n_core.errors import DataRefused
 from braing3n_core.flower_process import Say
-from braing3n_core.generate import BRIGHTEST, Decode
+from braing3n_core.generate import BATCH, BRIGHTEST
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import load_prior
@@ -66,12 +66,21 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     arms["population: the public directions"] = scores_of(plan, model, public, reference)
     say("moved in every direction")
     give_common(model, gaps, codes)
-    arms["place: and a shift that all share"] = scores_of(plan, model, public, reference)
+    made: list[Tensor] = []
+
+    def keeping(latents: Tensor, _: slice) -> Tensor:
+        made.append(latents)
+        return model.decode(latents)
+
+    moved = people_like(plan, model, reference, keeping)
+    arms["place: and a shift that all share"] = scores_of(plan, model, public, reference, made=moved)
     say("spread as patients are")
-    spread = people_like(plan, model, reference, _spreading(plan, model, reference, gaps, codes))
+    spread = _volumes(model, _spread(model, torch.cat(made), reference, gaps, codes))
     arms["and as spread in those directions"] = scores_of(plan, model, public, reference, made=spread)
     say("the held-out patients themselves, encoded and decoded")
-    arms["they themselves through the tokenizer"] = scores_of(plan, public, public, reference, made=_rebuilt(public, reference))
+    with torch.no_grad():
+        rebuilt = torch.cat([public.encode(part) for part in reference.volumes.split(BATCH)])
+    arms["they themselves through the tokenizer"] = scores_of(plan, public, public, reference, made=_volumes(public, rebuilt))
     return Gap(_distances(public, gaps), len(reference.volumes), reference.ageing, arms)
 
 
@@ -105,25 +114,11 @@ def give_common(model: Brain, gaps: Tensor, codes: Tensor) -> None:
 
 
 @torch.no_grad()
-def _spreading(plan: TrainingPlan, model: Brain, reference: Reference, gaps: Tensor, codes: Tensor) -> Decode:
-    """A decoding that first scales people's distance from their conditional mean, along each public direction, to patients'."""
+def _spread(model: Brain, made: Tensor, reference: Reference, gaps: Tensor, codes: Tensor) -> Tensor:
+    """(n, N, C) people, each one's distance from the conditional mean scaled, along each public direction, to patients'."""
     wanted = _along(model, gaps - model.generator.shift(codes)).std(0)                         # (R,)
-    asked = model.codes([{**row, "ventricles": None} for row in reference.conditions])
-    means = torch.cat([_mean_person(model, part) for part in asked.split(32)])
-    made: list[Tensor] = []
-
-    def keep(latents: Tensor, _: slice) -> Tensor:
-        made.append(latents)
-        return latents.new_zeros(len(latents), 1, 1, 1, 1)
-
-    people_like(plan, model, reference, keep)
-    scale = wanted / _along(model, torch.cat(made) - means).std(0)
-
-    def decode(latents: Tensor, part: slice) -> Tensor:
-        more = _along(model, latents - means[part]) * (scale - 1)
-        return model.decode(latents + torch.einsum("br,rnc->bnc", more, model.generator.population.basis))
-
-    return decode
+    off = _along(model, made - torch.cat([_mean_person(model, part) for part in model.codes(reference.asked).split(32)]))
+    return made + torch.einsum("br,rnc->bnc", off * (wanted / off.std(0) - 1), model.generator.population.basis)
 
 
 def _mean_person(model: Brain, codes: Tensor) -> Tensor:
@@ -141,10 +136,9 @@ def _along(model: Brain, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _rebuilt(public: Brain, reference: Reference) -> Tensor:
-    """(n, 1, D, H, W): what no generator over these latents passes."""
-    parts = [public.decode(public.encode(part)) for part in reference.volumes.split(8)]
-    return torch.cat(parts).clamp(0, BRIGHTEST)
+def _volumes(model: Brain, latents: Tensor) -> Tensor:
+    """(n, N, C) -> (n, 1, D, H, W), as `generate` makes them."""
+    return torch.cat([model.decode(part) for part in latents.split(BATCH)]).clamp(0, BRIGHTEST)
 
 
 def _distances(model: Brain, gaps: Tensor) -> Distances:

@@ -49,6 +49,11 @@ class Reference:
     others: Mapping[str, Tensor]                             # other modality -> (k, 1, D, H, W), of those who have it
 
     @property
+    def asked(self) -> list[dict[str, Condition]]:
+        """What generated people are asked to be: the patients' conditions, but for the ventricles."""
+        return [{**row, "ventricles": None} for row in self.conditions]
+
+    @property
     def ageing(self) -> float:
         """Growth of their ventricles, ml per decade."""
         return _slope(np.array([_age(row) for row in self.conditions]), self.organs["ventricles_ml"])
@@ -146,8 +151,7 @@ def people_like(plan: TrainingPlan, model: Brain, reference: Reference, decode: 
 
     Ventricles are left to the model: what a hospital's ageing looks like must come out of age and diagnosis.
     """
-    asked: list[dict[str, Condition]] = [{**row, "ventricles": None} for row in reference.conditions]
-    return generate(model, asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights, decode=decode)
+    return generate(model, reference.asked, _SEED, steps=plan.release.steps, guidance=plan.release.weights, decode=decode)
 
 
 def scores_of(

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from braing3n_core.console import heartbeat
 from braing3n_core.data.cohort import Cohort, load_cohort
-from braing3n_core.errors import OK, IntegrityError
+from braing3n_core.errors import OK
 from braing3n_core.files import write_atomically
 from braing3n_core.flower_process import Say
 from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.prior import complete, load_prior
+from braing3n_core.prior import load_prior
 from braing3n_core.settings import Settings
-from braing3n_core.state import load
 from server import fit
 from server.conduct import claim
 from server.finish import provenance, read_rounds
 from server.lost_sums import lost_sums
 from server.release.edition import Edition
 from server.release.publish import Extras, publish
+from server.release.stages import finished_run
 from simulations import flower, quality
 from simulations.federation import federate, without_privacy
 from simulations.phantom_consortium import PhantomConsortium
@@ -69,21 +69,12 @@ def _cohort(settings: Settings, site: str) -> Cohort:
 
 def _arms(plan: TrainingPlan, out: Path, cohorts: Mapping[str, Cohort], say: Say) -> dict[str, Brain]:
     """The public prior, what the federation made of it, and what it would have made without privacy."""
-    arms = {"prior": load_prior(plan), "private": _trained(plan, out / "model.safetensors")}
+    arms = {"prior": load_prior(plan), "private": finished_run(out, load_prior)[1]}
     if plan.rehearsal is not None and plan.rehearsal.compare_non_private:
         say("the same training without privacy, for comparison")
         with heartbeat(say, "training without privacy"):
             arms["non_private"] = federate(without_privacy(plan), out / "non-private", cohorts, say)
     return arms
-
-
-def _trained(plan: TrainingPlan, path: Path) -> Brain:
-    model = load_prior(plan)
-    tensors, about = load(path)
-    if about.get("plan") != plan.digest:
-        raise IntegrityError(f"{path.name} was not trained by this plan; run again in another output folder")
-    model.load_state_dict(complete(model, tensors))
-    return model
 
 
 def _progress(say: Say) -> quality.Progress:
