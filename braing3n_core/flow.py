@@ -49,6 +49,16 @@ def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     return z
 
 
+def middle(velocity: Velocity, noise: Tensor) -> Tensor:
+    """(B, N, C): the mean of all that such a field ends in. At pure noise the best velocity is the noise minus that mean.
+
+    The field is asked at `noise` and at its mirror image, so that what it wrongly makes of the noise itself mostly cancels: a
+    fifth of people's deviation without it, a thirtieth with it (tiny prior, along the public directions).
+    """
+    times = noise.new_ones(len(noise))
+    return -(velocity(noise, times) + velocity(-noise, times)) / 2
+
+
 def guided(conditional: Tensor, without: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Guidance with a weight of its own per variable: conditional + sum_k (w_k - 1)(conditional - without_k).
 

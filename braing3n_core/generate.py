@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from braing3n_core.errors import UsageError
-from braing3n_core.flow import Sampler, Velocity, guided, heun
+from braing3n_core.flow import Sampler, Velocity, guided, heun, middle
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
@@ -65,7 +65,7 @@ def generate(
     volumes = []
     for first in range(0, len(codes), batch):
         part = slice(first, first + batch)
-        latents = sampler(_field(model, codes[part], guidance), start[part], steps)
+        latents = _people(model, _field(model, codes[part], guidance), start[part], sampler, steps)
         volumes.append((decode(latents, part) if decode else model.decode(latents)).clamp(0, BRIGHTEST))
         if progress:
             progress(min(first + batch, len(codes)), len(codes))
@@ -87,6 +87,14 @@ def counterfactuals(
     noise = noise_of(model, seed, 1).expand(len(values), -1, -1)
     rows = [{**person, name: value} for value in values]
     return generate(model, rows, seed, steps=steps, guidance=guidance, noise=noise)
+
+
+def _people(model: Brain, field: Velocity, start: Tensor, sampler: Sampler, steps: int) -> Tensor:
+    """(B, N, C): where the flow ends, as far apart as the model says people are."""
+    people = sampler(field, start, steps)
+    if model.spread is None:
+        return people
+    return model.spread(model.generator.population, people, middle(field, start))  # type: ignore[no-any-return]  # a module's call
 
 
 def _refuse_unknown(model: Brain, guidance: Guidance) -> None:

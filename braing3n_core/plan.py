@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -35,12 +36,13 @@ from braing3n_core.cohort_spec import refuse_what_cannot_be_shown
 from braing3n_core.errors import PlanRefused
 from braing3n_core.frozen import Frozen as Frozen
 from braing3n_core.models.presets import PRESETS, Preset
+from braing3n_core.stage import Fraction as Fraction
+from braing3n_core.stage import Learns as Learns
+from braing3n_core.stage import Stage as Stage
+from braing3n_core.stage import StageName as StageName
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 PresetName = Literal["tiny", "small", "base"]
-StageName = Literal["encoder", "decoder", "generator", "trajectory", "contrast"]
-Learns = Literal["flow", "mean"]
 WITH_PRIOR: tuple[PresetName, ...] = ("tiny",)               # presets whose prior is in braing3n_core/weights
 SEX = ("F", "M")
 
@@ -99,51 +101,6 @@ class Data(Frozen):
 
     registration: Literal["affine", "none"] = "affine"
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2       # part of the patients never trained on
-
-
-class Stage(Frozen):
-    """One federated stage: what is trained and how each local DP-SGD step is taken.
-
-    `trainable` is `all`, `lora:RANK` or `group:NAME` (braing3n_core.models.trainable lists the groups).
-    `share` is the stage's part of the total privacy budget, in squared privacy loss (mu^2).
-    """
-
-    name: StageName
-    trainable: Annotated[str, Field(pattern=r"^(all|lora:[1-9][0-9]*|group:[a-z]+)$")]
-    rounds: PositiveInt
-    local_steps: PositiveInt
-    sample_rate: Fraction                  # each patient joins each step with this probability
-    views: PositiveInt                     # draws per patient and step, averaged before clipping
-    clip: PositiveFloat                    # L2 bound on one patient's gradient
-    learning_rate: PositiveFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9       # from step to step within one round, at each site
-    share: Fraction
-    proximal: Annotated[float, Field(ge=0)] = 0.0             # FedProx's mu: pulls each local step towards the round's start
-    learns: Learns = "flow"                # mean: where the generator's people lie, or how fast people change, alone
-
-    @model_validator(mode="after")
-    def _a_mean_is_learned_where_there_is_one(self) -> Self:
-        means = (("generator", "group:population"), ("generator", "group:place"), ("trajectory", "group:pace"))
-        if self.learns == "mean" and (self.name, self.trainable) not in means:
-            raise ValueError(
-                "learns='mean' is for the generator's group:population and group:place and the trajectory's group:pace; "
-                "everything else needs the whole flow"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _the_pull_does_not_overshoot(self) -> Self:
-        if self.proximal and not self.local_steps > 1:
-            raise ValueError("proximal pulls back what local steps did; with local_steps=1 it does nothing, so leave it out")
-        if not self.proximal * self.learning_rate < 1:
-            raise ValueError(f"proximal={self.proximal:g} must be below 1/learning_rate={1 / self.learning_rate:g}")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What nobody asked for is not written, so a plan without it keeps the digest it had."""
-        unset = {"proximal": 0.0, "learns": "flow"}
-        return {key: value for key, value in handler(self).items() if key not in unset or value != unset[key]}
 
 
 class Aggregate(Frozen):
@@ -234,7 +191,8 @@ class TrainingPlan(Frozen):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         _refuse_twins("site", [site.name for site in self.sites])
-        _refuse_twins("stage", [stage.name for stage in self.stages])
+        names = [stage.name for stage in self.stages]
+        _refuse_twins("stage", names)
         _refuse_twins("variable", [variable.name for variable in self.variables])
         total = sum(stage.share for stage in self.stages) + (self.census.share if self.census else 0)
         if not abs(total - 1) < 1e-9:
@@ -247,6 +205,10 @@ class TrainingPlan(Frozen):
         steps: dict[str, int] = {stage.name: stage.local_steps for stage in self.stages}
         aggregated = self.federation.aggregate is not None
         self.privacy.refuse_what_cannot_be_summed(len(self.sites), self.federation.quorum, steps, aggregated)
+        if self.spreads and self.start != "prior":
+            raise ValueError('stage spread is told beside the prior\'s people; write start = "prior", or leave it out')
+        if self.spreads and "generator" in names[names.index("spread") :]:
+            raise ValueError("stage spread measures how far people lie from the generator's mean; put it after stage generator")
         if self.longitudinal and self.start != "prior":
             raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
         refuse_what_cannot_be_shown(self.modalities, self.start, {stage.name: stage.trainable for stage in self.stages})
@@ -290,6 +252,11 @@ class TrainingPlan(Frozen):
     def longitudinal(self) -> bool:
         """Whether anything of this plan is about several visits of one person."""
         return any(stage.name == "trajectory" for stage in self.stages) or any(cell.visits > 1 for cell in self.release.cells)
+
+    @property
+    def spreads(self) -> bool:
+        """Whether hospitals say how far apart people are."""
+        return any(stage.name == "spread" for stage in self.stages)
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`. Raises PlanRefused if the plan has none."""
@@ -357,7 +324,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not a plan value")
 
 
-def _refuse_twins(kind: str, names: list[str]) -> None:
+def _refuse_twins(kind: str, names: Sequence[str]) -> None:
     twins = sorted({name for name in names if names.count(name) > 1})
     if twins:
         raise ValueError(f"two {kind}s are called {twins[0]!r}; each needs its own name")

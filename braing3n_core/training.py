@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from braing3n_core.flow import between, time_shift
+from braing3n_core.flow import between, middle, time_shift
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import LONGEST_YEARS
@@ -40,8 +40,9 @@ class Prepared:
 def prepare(stage: StageName, model: Brain, scans: Sequence[Scan], others: Sequence[Scan] = ()) -> Prepared:
     """The frozen part of the stage's work on one patient's T1w scans, and those of `others`, done once.
 
-    encoder: (S, N, V) cubes. decoder: (S, N, E) encoder tokens and (S, 1, D, H, W) volumes. generator: (S, N, C) MEAN
-    latents, never noisy ones, and (S, M) condition codes. trajectory: `pairs_of` visits. contrast: `shown_of` other modalities.
+    encoder: (S, N, V) cubes. decoder: (S, N, E) encoder tokens and (S, 1, D, H, W) volumes. generator and spread: (S, N, C)
+    MEAN latents, never noisy ones, and (S, M) condition codes. trajectory: `pairs_of` visits. contrast: `shown_of` other
+    modalities.
     """
     if stage == "contrast":
         return Prepared(shown_of(model, others))
@@ -52,7 +53,7 @@ def prepare(stage: StageName, model: Brain, scans: Sequence[Scan], others: Seque
                 return Prepared((model.cubes(volumes),))
             case "decoder":
                 return Prepared((model.encoder(model.cubes(volumes)), volumes))
-            case "generator":
+            case "generator" | "spread":
                 return Prepared((model.encode(volumes), model.codes([scan.conditions for scan in scans])))
             case "trajectory":
                 return Prepared(pairs_of(model, model.encode(volumes), [scan.conditions for scan in scans]))
@@ -102,25 +103,29 @@ def years_between(one: Mapping[str, Condition], two: Mapping[str, Condition]) ->
 
 
 def make_rows(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Rows:
-    """K = `stage.views` rows of one patient, each a random scan with fresh draws; of a mean, those that were drawn once."""
-    if stage.learns == "mean":
+    """K = `stage.views` rows of one patient, each a random scan with fresh draws, or those that were drawn once."""
+    if stage.once:
         return prepared.tensors
     return draw_rows(stage.name, prepared.tensors, model, stage.views, generator)
 
 
 @torch.no_grad()
 def drawn_once(prepared: Prepared, stage: Stage, model: Brain, generator: torch.Generator) -> Prepared:
-    """What a stage that learns a mean keeps of one patient: K = `stage.views` rows, and how far each lies from such people.
+    """What a stage that draws once keeps of one patient: K = `stage.views` rows, and how far each lies from such people.
 
     At pure noise the network does not see the shift that is learned, so what it says is the same in every step and round: it is
-    asked once, and a step costs a product of small matrices. generator: gaps (K, N, C), codes (K, M). trajectory: gaps
-    (K, N, C) in units of the model's scale, codes (K, M), years (K,), and whether the row is a pair (K,).
+    asked once, and a step costs a product of small matrices. generator: gaps (K, N, C), codes (K, M). spread: (K, R + 1), of
+    `Spread.apart`, from the mean that an earlier stage has moved. trajectory: gaps (K, N, C) in units of the model's scale,
+    codes (K, M), years (K,), and whether the row is a pair (K,).
     """
     rows = draw_rows(stage.name, prepared.tensors, model, stage.views, generator, "mean")
     if stage.name == "trajectory":
         first, change, noise, times, codes, years, there = rows
         return Prepared((model.years.unmoved(noise, times, first, codes, years) - noise + change, codes, years, there))
     latents, noise, times, codes = rows
+    if stage.name == "spread":
+        gaps = latents - middle(lambda z, t: model.generator(z, t, codes), noise)
+        return Prepared((model.factors.apart(model.generator.population, gaps),))
     return Prepared((model.generator.velocity(noise, times, codes) - noise + latents, codes))
 
 
@@ -140,7 +145,7 @@ def draw_rows(
         case "decoder" | "contrast":
             deviation = LATENT_NOISE * torch.rand(count, 1, 1, generator=generator)
             return (*rows, deviation * torch.randn(count, *model.centre.shape, generator=generator))
-        case "generator":
+        case "generator" | "spread":
             latents, codes = rows
             noise = torch.randn(latents.shape, generator=generator)
             times = time_shift(torch.rand(count, generator=generator), latents[0].numel())
@@ -217,11 +222,17 @@ def _pace_loss(model: nn.Module, rows: Rows) -> Tensor:
     return there * (gaps - cast(Brain, model).years.shift(codes, years)).square().flatten(1).mean(1)
 
 
+def _spread_loss(model: nn.Module, rows: Rows) -> Tensor:
+    """How unlikely it is that people as far apart as the model says are as far from their mean as these rows."""
+    return cast(Brain, model).factors.surprise(*rows)
+
+
 _MEAN_LOSSES: dict[StageName, RowLoss] = {"generator": _place_loss, "trajectory": _pace_loss}
 _LOSSES: dict[StageName, RowLoss] = {
     "encoder": _encoder_loss,
     "decoder": _decoder_loss,
     "generator": _generator_loss,
+    "spread": _spread_loss,
     "trajectory": _trajectory_loss,
     "contrast": _contrast_loss,
 }

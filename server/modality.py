@@ -24,13 +24,13 @@ from braing3n_core.prior import SHIPPED, extended, read_prior, write_beside
 from braing3n_core.training import PURE_NOISE, hidden
 from privacy.dp_sgd import Rows
 from server.optimise import Phase, Say
-from server.prior import PublicRecipe, batched, fit_projection, train_networks, train_stage
+from server.prior import TrainingRecipe, batched, fit_projection, train_networks, train_stage
 from server.trajectory import visits_of
 
 _TOGETHER = 10                                               # people who share a scanner
 
 
-class ModalityRecipe(PublicRecipe):
+class ModalityRecipe(TrainingRecipe):
     """Everything that decides a modality's weights, but for the prior whose latents they are about."""
 
     modality: Literal["FLAIR"]

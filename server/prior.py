@@ -46,14 +46,10 @@ _LEFT_AS_THEY_ARE = (
 
 
 class PublicRecipe(Frozen):
-    """What every training on phantoms is told: for which grid, where its draws begin, from which scanners, how it averages."""
+    """What everything that is made of phantoms alone is told: for which grid, and where its draws begin."""
 
     preset: PresetName
     seed: int
-    contrast: tuple[float, float]                            # what scanners are drawn from; see plan.Hospital
-    bias: tuple[float, float]
-    folding: tuple[float, float]                             # mm
-    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -64,13 +60,22 @@ class PublicRecipe(Frozen):
             why = " ".join(str(error).split())[:200]
             raise PlanRefused(f"{path} is not a recipe of public training ({why}); correct it and run again") from error
 
+
+class TrainingRecipe(PublicRecipe):
+    """What every training on phantoms is told besides: from which scanners they are, how it averages."""
+
+    contrast: tuple[float, float]                            # what scanners are drawn from; see plan.Hospital
+    bias: tuple[float, float]
+    folding: tuple[float, float]                             # mm
+    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
+
     def scanner(self, draw: random.Random) -> Hospital:
         """The next scanner from the recipe's ranges."""
         contrast, bias, folding = (draw.uniform(*ends) for ends in (self.contrast, self.bias, self.folding))
         return Hospital(name="varied", contrast=contrast, bias=bias, folding=folding)
 
 
-class PriorRecipe(PublicRecipe):
+class PriorRecipe(TrainingRecipe):
     """Everything that decides the prior's weights."""
 
     people: PositiveInt                                      # phantoms of the public population, for mean and generator
@@ -132,7 +137,7 @@ def fit_projection(model: Brain | Modality, tokens: Tensor, cubes: Tensor) -> No
 
 
 def train_stage(
-    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: PublicRecipe, out: Path, say: Say
+    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: TrainingRecipe, out: Path, say: Say
 ) -> None:
     """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
     loss_of = row_loss(stage)
@@ -146,7 +151,7 @@ def train_stage(
 
 def train_networks(
     label: str, networks: Sequence[str], model: Brain, loss_at: Callable[[torch.Generator], Tensor], phase: Phase,
-    recipe: PublicRecipe, out: Path, say: Say,
+    recipe: TrainingRecipe, out: Path, say: Say,
 ) -> None:  # fmt: skip
     """Minimise `loss_at(draw)` over the networks; the model ends with the averaged weights, frozen."""
     own = tuple(f"{network}." for network in networks)

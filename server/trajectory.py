@@ -25,13 +25,13 @@ from braing3n_core.training import pairs_of
 from privacy.dp_sgd import Rows
 from server.optimise import Phase, Say
 from server.population import fit_pace
-from server.prior import PublicRecipe, batched, conditions_of, train_stage
+from server.prior import TrainingRecipe, batched, conditions_of, train_stage
 
 _TOGETHER = 10                                               # people who share a scanner and the years between their visits
 _FAR = 0.5                                                   # of the longest gap: pairs that rates are taken from
 
 
-class TrajectoryRecipe(PublicRecipe):
+class TrajectoryRecipe(TrainingRecipe):
     """Everything that decides the trajectory's weights, but for the prior whose latents they are about."""
 
     people: PositiveInt                                      # phantoms, every second ten of them on a scanner of its own

@@ -118,18 +118,21 @@ def frontier(
     sites: Annotated[str, typer.Option(help="Hospitals.")] = "3",
     patients: Annotated[str, typer.Option(help="Of each hospital.")] = "100",
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each point, each on patients of its own.")] = 1,
+    change: Annotated[
+        list[str] | None, typer.Option(help="Also with this changed, as TOML: 'stages.generator.clip = 0.8'. Once per change.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Points at a time, a process each; 0: one for each core, 1: no others.")] = 0,
     reference: Annotated[Path | None, typer.Option(help="File to write as well: what `plan advice` reads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print frontier.json instead of lines.")] = False,
 ) -> None:
-    """Utility against epsilon: one recipe under many budgets, mechanisms and consortia. Resumable."""
+    """Utility against epsilon: one recipe, and changes of it, under many budgets, mechanisms and consortia. Resumable."""
     from braing3n_core.files import write_atomically
     from braing3n_core.plan import TrainingPlan
     from simulations.frontier.page import picture, told
     from simulations.frontier.points import asked
     from simulations.frontier.run import run as run_all
 
-    wanted = asked(sites, patients, mechanism, epsilon, repeats)
+    wanted = asked(sites, patients, mechanism, epsilon, repeats, change or [])
     plan = TrainingPlan.load(found_recipe(recipe))
     rows = run_all(plan, wanted, out.expanduser().absolute(), console.note, jobs)
     write_atomically(out / "frontier.png", picture(rows))

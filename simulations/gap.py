@@ -22,12 +22,18 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.flower_process import Say
 from braing3n_core.generate import BATCH, BRIGHTEST
 from braing3n_core.models.brain import Brain
+from braing3n_core.models.spread import scales
 from braing3n_core.plan import Stage, TrainingPlan
-from braing3n_core.prior import load_prior
+from braing3n_core.prior import SHIPPED, load_prior, read_prior
 from braing3n_core.training import drawn_once, prepare
-from simulations.quality import Reference, Scores, people_like, reference_of, scores_of
+from privacy.dp_sgd import Rows
+from simulations.quality import Scores, reference_of, scores_of
 
 _VIEWS = 4
+_STAGE = Stage(
+    name="generator", trainable="group:place", learns="mean", rounds=1, local_steps=1, sample_rate=1.0, views=_VIEWS, clip=1.0,
+    learning_rate=1.0, share=1.0,
+)  # fmt: skip
 _RIDGE = 4.0                                                 # of features of variance 1: so many rows without any effect
 _TOLD = {"distance": "KID", "frechet": "Fréchet", "coverage": "coverage", "organs": "tissues, d", "ageing": "ml a decade"}
 
@@ -56,7 +62,8 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     """All arms. Each keeps what the one before it was given. Raises DataRefused for fewer than two patients of either kind."""
     if min(len(training), len(held_out)) < 2:
         raise DataRefused(f"{len(training)} patients train and {len(held_out)} are held out; at least two of each are needed")
-    public, model = load_prior(plan), load_prior(plan)
+    public = load_prior(plan)
+    model = _able(plan, public)
     reference = reference_of(plan, public, held_out)
     say(f"how far {len(training)} training patients lie from such people")
     gaps, codes = _gaps(plan, public, training)
@@ -66,17 +73,10 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     arms["population: the public directions"] = scores_of(plan, model, public, reference)
     say("moved in every direction")
     give_common(model, gaps, codes)
-    made: list[Tensor] = []
-
-    def keeping(latents: Tensor, _: slice) -> Tensor:
-        made.append(latents)
-        return model.decode(latents)
-
-    moved = people_like(plan, model, reference, keeping)
-    arms["place: and a shift that all share"] = scores_of(plan, model, public, reference, made=moved)
-    say("spread as patients are")
-    spread = _volumes(model, _spread(model, torch.cat(made), reference, gaps, codes))
-    arms["and as spread in those directions"] = scores_of(plan, model, public, reference, made=spread)
+    arms["place: and a shift that all share"] = scores_of(plan, model, public, reference)
+    say("as far apart as patients are")
+    give_spread(plan, model, training)
+    arms["spread: and as far apart"] = scores_of(plan, model, public, reference)
     say("the held-out patients themselves, encoded and decoded")
     with torch.no_grad():
         rebuilt = torch.cat([public.encode(part) for part in reference.volumes.split(BATCH)])
@@ -84,24 +84,33 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     return Gap(_distances(public, gaps), len(reference.volumes), reference.ageing, arms)
 
 
+def _able(plan: TrainingPlan, public: Brain) -> Brain:
+    """The prior, able to learn all that is given here, whatever the plan's own stages are."""
+    path = SHIPPED / f"{plan.preset}.safetensors"
+    model = read_prior(path, plan.variables, longitudinal=plan.longitudinal, spreads=True, modalities=plan.modalities)
+    model.quantizer = public.quantizer
+    return model
+
+
 @torch.no_grad()
 def _gaps(plan: TrainingPlan, model: Brain, patients: Sequence[Patient]) -> tuple[Tensor, Tensor]:
     """(B, N, C) how far each patient lies from the prior's people of such conditions, some hidden, and (B, M) their codes."""
-    stage = Stage(
-        name="generator", trainable="group:place", learns="mean", rounds=1, local_steps=1, sample_rate=1.0, views=_VIEWS,
-        clip=1.0, learning_rate=1.0, share=1.0,
-    )  # fmt: skip
-    draws = torch.Generator().manual_seed(plan.seed)
-    rows = [drawn_once(prepare("generator", model, one.scans), stage, model, draws).tensors for one in patients]
-    gaps, codes = zip(*rows, strict=True)
+    gaps, codes = zip(*_rows(plan, model, _STAGE, patients), strict=True)
     return torch.cat(gaps), torch.cat(codes)
+
+
+def _rows(plan: TrainingPlan, model: Brain, stage: Stage, patients: Sequence[Patient]) -> Iterator[Rows]:
+    """What the stage would keep of each patient."""
+    draws = torch.Generator().manual_seed(plan.seed)
+    for one in patients:
+        yield drawn_once(prepare(stage.name, model, one.scans), stage, model, draws).tensors
 
 
 @torch.no_grad()
 def give_population(model: Brain, gaps: Tensor, codes: Tensor) -> None:
     """The population's weights by ridge regression."""
     population = model.generator.population
-    features, along = population.features(codes) @ population.whiten, _along(model, gaps)
+    features, along = population.features(codes) @ population.whiten, population.along(gaps)
     normal = features.T @ features + _RIDGE * torch.eye(features.shape[1])
     population.respond.weight.copy_(torch.linalg.solve(normal, features.T @ along).T)
 
@@ -114,25 +123,11 @@ def give_common(model: Brain, gaps: Tensor, codes: Tensor) -> None:
 
 
 @torch.no_grad()
-def _spread(model: Brain, made: Tensor, reference: Reference, gaps: Tensor, codes: Tensor) -> Tensor:
-    """(n, N, C) people, each one's distance from the conditional mean scaled, along each public direction, to patients'."""
-    wanted = _along(model, gaps - model.generator.shift(codes)).std(0)                         # (R,)
-    off = _along(model, made - torch.cat([_mean_person(model, part) for part in model.codes(reference.asked).split(32)]))
-    return made + torch.einsum("br,rnc->bnc", off * (wanted / off.std(0) - 1), model.generator.population.basis)
-
-
-def _mean_person(model: Brain, codes: Tensor) -> Tensor:
-    """(B, M) codes -> (B, N, C): at pure noise the velocity is the noise minus the mean of everybody with these conditions."""
-    noise = torch.zeros(len(codes), *model.centre.shape)
-    velocity: Tensor = model.generator(noise, torch.ones(len(codes)), codes)
-    return noise - velocity
-
-
-def _along(model: Brain, latents: Tensor) -> Tensor:
-    """(B, N, C) -> (B, R) coordinates in the public directions, each of mean square 1."""
-    basis = model.generator.population.basis.flatten(1)
-    coordinates: Tensor = latents.flatten(1) @ basis.T / basis.shape[1]
-    return coordinates
+def give_spread(plan: TrainingPlan, model: Brain, patients: Sequence[Patient]) -> None:
+    """The factors that training would end at, from the mean that the model has by now."""
+    stage = _STAGE.model_copy(update={"name": "spread", "trainable": "all", "learns": "flow"})
+    apart = torch.cat([rows for (rows,) in _rows(plan, model, stage, patients)])
+    model.factors.logs.code.copy_(scales(apart).log())
 
 
 @torch.no_grad()
@@ -144,7 +139,7 @@ def _volumes(model: Brain, latents: Tensor) -> Tensor:
 def _distances(model: Brain, gaps: Tensor) -> Distances:
     each = gaps.unflatten(0, (-1, _VIEWS)).mean(1).flatten(1)                                  # (n, NC)
     mean = each.mean(0)
-    inside = _along(model, mean[None].unflatten(1, model.centre.shape)).square().sum() * mean.numel()
+    inside = model.generator.population.along(mean[None]).square().sum() * mean.numel()
     apart = (each - mean).square().sum(1).mean().sqrt()
     return Distances(len(each), float(mean.norm()), float(apart), float(inside / mean.square().sum()))
 

@@ -26,6 +26,17 @@ def prior(
 
 
 @models.command()
+def spread(
+    recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/spread_tiny.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the constants and their record.")],
+) -> None:
+    """Measure again how far apart the shipped prior's people are, of phantoms' conditions: a few minutes on two cores."""
+    from server.spread import SpreadRecipe, measure_spread
+
+    console.show(str(measure_spread(SpreadRecipe.load(found_recipe(recipe)), out, console.note)))
+
+
+@models.command()
 def modality(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/flair_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights; a stopped run goes on from it.")],

@@ -18,6 +18,7 @@ from braing3n_core.models.modality import Modality
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.quantizer import FiniteScalar
+from braing3n_core.models.spread import Spread
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.models.trajectory import Trajectory
 from braing3n_core.plan import T1W, Categorical, Continuous
@@ -30,8 +31,8 @@ class Brain(nn.Module):
 
     Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
-    A `longitudinal` model has a `trajectory` beside the generator, and one of several `modalities` has the networks of each
-    that is not T1w; the other networks are the same with or without them.
+    A `longitudinal` model has a `trajectory` beside the generator, one that `spreads` says how far apart its people are, one of
+    several `modalities` has the networks of each that is not T1w; the other networks are the same with or without them.
     """
 
     centre: Tensor                                           # (N, C)
@@ -43,6 +44,7 @@ class Brain(nn.Module):
         variables: Sequence[Continuous | Categorical],
         *,
         longitudinal: bool = False,
+        spreads: bool = False,
         modalities: Sequence[str] = (T1W,),
     ) -> None:
         super().__init__()
@@ -56,6 +58,7 @@ class Brain(nn.Module):
         self.decoder = Decoder(preset, inside, brain, tissue)
         self.generator = Generator(preset, inside, variables)
         self.trajectory = Trajectory(preset, inside, variables) if longitudinal else None
+        self.spread = Spread() if spreads else None
         others = {name: Modality(preset, inside, brain, tissue, variables) for name in modalities if name != T1W}
         self.others = nn.ModuleDict(others)
         self.quantizer: FiniteScalar | None = None
@@ -73,6 +76,13 @@ class Brain(nn.Module):
         if self.trajectory is None:
             raise UsageError("this model knows nothing of the years between visits; take one with a trajectory")
         return self.trajectory
+
+    @property
+    def factors(self) -> Spread:
+        """How far apart people are. Raises UsageError where nothing says it."""
+        if self.spread is None:
+            raise UsageError("this model's people are as far apart as its prior's; take a plan with the stage spread")
+        return self.spread
 
     def modality(self, name: str) -> Modality:
         """The networks of a modality that is not T1w. Raises UsageError where there are none."""

@@ -57,5 +57,15 @@ class Population(nn.Module):
         return torch.cat([each * given, each * ~given], 1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        distance = self.respond(self.features(codes) @ self.whiten)                            # (B, R)
-        return torch.einsum("br,rnc->bnc", distance, self.basis)
+        distance: Tensor = self.respond(self.features(codes) @ self.whiten)                    # (B, R)
+        return self.placed(distance)
+
+    def along(self, latents: Tensor) -> Tensor:
+        """(B, N, C) -> (B, R) coordinates in the public directions."""
+        basis = self.basis.flatten(1)
+        coordinates: Tensor = latents.flatten(1) @ basis.T / basis.shape[1]
+        return coordinates
+
+    def placed(self, coordinates: Tensor) -> Tensor:
+        """(B, R) coordinates -> (B, N, C)."""
+        return torch.einsum("br,rnc->bnc", coordinates, self.basis)

@@ -18,6 +18,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {                     # stage -> the netw
     "encoder": ("encoder", "masked"),
     "decoder": ("projection", "decoder"),
     "generator": ("generator",),
+    "spread": ("spread",),
     "trajectory": ("trajectory",),
     "contrast": ("others.FLAIR.decoder",),                   # latents and their translation from T1w stay public
 }
@@ -30,6 +31,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {            # stage -> group ->
         "conditions": ("generator.conditions.",),
         "ends": ("generator.conditions.", "generator.final.", "generator.leave."),
     },
+    "spread": {},
     "trajectory": {"pace": ("trajectory.pace.",)},
     "contrast": {"style": ("others.FLAIR.decoder.style.",)},
 }

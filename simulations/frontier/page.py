@@ -19,8 +19,12 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shares = {id(row): share for row, share in gains(rows)}
     names = "".join(f"{name:>22}" for name in MEASURES)
     yield f"{'mechanism':<12}{'epsilon':>9}{'sites':>6}{'patients':>9}{'runs':>5}{'noise/clip':>13}{names}"
+    change = ""
     for _, group in _points(rows):
         first = group[0]
+        if first.get("change", "") != change:
+            change = first["change"]
+            yield f"with {change}"
         loud = " ".join(f"{stage['noise_over_clip']:.2g}" for stage in first["stages"].values())
         where = f"{first['sites']:>6}{first['patients']:>9}{len(group):>5}"
         line = f"{first['mechanism']:<12}{first['epsilon']:>9}{where}{loud:>13}"
@@ -38,8 +42,8 @@ def told(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """PNG: for each measure with a gain, the part that is reached against epsilon, 95 % intervals, a mechanism a line."""
-    shown = [(row, share) for row, share in gains(rows) if row["epsilon"] != "infinite"]
+    """PNG: for each measure with a gain, what part the recipe reaches against epsilon, 95 % intervals, a line a mechanism."""
+    shown = [(row, share) for row, share in gains(rows) if row["epsilon"] != "infinite" and not row.get("change")]
     names = [name for name in MEASURES if any(name in share for _, share in shown)]
     figure = figures.blank(4.2 * max(1, len(names)), 3.6, 150)
     for place, name in enumerate(names):
@@ -85,7 +89,7 @@ def _curves(shown: Sequence[tuple[Mapping[str, Any], Mapping[str, float]]], name
 def _points(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[Any, ...], list[Mapping[str, Any]]]]:
     def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
         epsilon = float("inf") if row["epsilon"] == "infinite" else row["epsilon"]
-        return row["sites"], row["patients"], row["mechanism"], epsilon
+        return row.get("change", ""), row["sites"], row["patients"], row["mechanism"], epsilon
 
     for point, group in itertools.groupby(sorted(rows, key=key), key=key):
         yield point, list(group)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from braing3n_core.budget import Mechanism
 from braing3n_core.errors import PlanRefused, UsageError
 from braing3n_core.plan import Hospital, Site, TrainingPlan
+from simulations.frontier.changes import changed
 from simulations.mechanisms import of_one_site, with_mechanism
 
 MEASURES = ("distance", "frechet", "coverage", "ageing", "age", "reconstruction")           # "age": of simulations.tstr
@@ -32,21 +33,28 @@ class Consortium:
 
 @dataclass(frozen=True)
 class Point:
-    """One run: infinite epsilon is training without privacy, whatever the mechanism. A repeat has patients of its own."""
+    """One run: infinite epsilon is training without privacy, whatever the mechanism. A repeat has patients of its own.
+
+    `change` is what a search changes of the recipe, as TOML; the recipe itself has none.
+    """
 
     consortium: Consortium
     mechanism: Kind
     epsilon: float
     repeat: int
+    change: str = ""
 
     def __str__(self) -> str:
         """For a person."""
         budget = f", epsilon {self.epsilon:g}" if self.epsilon < math.inf else ""
-        return f"{self.mechanism}{budget}, {self.consortium}, repeat {self.repeat}"
+        change = f", {self.change}" if self.change else ""
+        return f"{self.mechanism}{budget}, {self.consortium}, repeat {self.repeat}{change}"
 
 
-def asked(sites: str, patients: str, mechanisms: str, epsilons: str, repeats: int) -> list[Point]:
-    """The points of a command line, lists with commas between. Raises UsageError."""
+def asked(
+    sites: str, patients: str, mechanisms: str, epsilons: str, repeats: int, changes: Sequence[str] = ()
+) -> list[Point]:
+    """The points of a command line, lists with commas between, and those of each change. Raises UsageError."""
     kinds: list[Kind] = []
     for word in mechanisms.split(","):
         match word.strip():
@@ -60,7 +68,8 @@ def asked(sites: str, patients: str, mechanisms: str, epsilons: str, repeats: in
     for name, values in (("sites", many), ("patients", declared)):
         if not all(value.is_integer() for value in values):
             raise UsageError(f"--{name} {sites if name == 'sites' else patients}: whole numbers are needed")
-    return points([int(n) for n in many], [int(n) for n in declared], kinds, budgets, repeats)
+    found = points([int(n) for n in many], [int(n) for n in declared], kinds, budgets, repeats)
+    return [*found, *(replace(point, change=change) for change in changes for point in found)]
 
 
 def numbers(name: str, words: str) -> list[float]:
@@ -90,7 +99,12 @@ def points(
 
 
 def plan_of(base: TrainingPlan, point: Point) -> TrainingPlan:
-    """The recipe at this point: its hospitals in turn; every repeat counts the seed up, so its patients are others."""
+    """The recipe at this point: its hospitals in turn; every repeat counts the seed up, so its patients are others.
+
+    Raises what `changed` and `base_of` raise.
+    """
+    if point.change:
+        base = changed(with_mechanism(base, "local"), point.change)         # a secure sum holds no two steps together
     plan = base_of(base, point.consortium, point.repeat)
     epsilon = point.epsilon if point.epsilon < math.inf else plan.privacy.epsilon
     privacy = plan.privacy.model_copy(update={"epsilon": epsilon, "vote_epsilon": 0.0, "fit_share": 0.0})  # all of it trains
@@ -121,13 +135,13 @@ def base_of(base: TrainingPlan, consortium: Consortium, repeat: int) -> Training
 
 
 def gains(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], dict[str, float]]]:
-    """Each other row with the share of non-private federated training's gain over the prior that it reaches, by measure.
+    """Each other row with the share that it reaches of what the recipe gains over the prior without privacy, by measure.
 
-    Measures that non-private training does not improve have no share and are left out.
+    Measures that the recipe does not improve without privacy have no share and are left out.
     """
-    free = {_key(row): row for row in rows if row["mechanism"] == "non-private"}
+    free = {_key(row): row for row in rows if row["mechanism"] == "non-private" and not row.get("change")}
     for row in rows:
-        if row["mechanism"] != "non-private" and _key(row) in free:
+        if _key(row) in free and row is not free[_key(row)]:
             yield row, _shares(row, free[_key(row)])
 
 

@@ -22,7 +22,7 @@ def distilled(base: TrainingPlan, rows: Sequence[Mapping[str, Any]]) -> Referenc
     points = tuple(_points(base, stage, rows))
     if not points:
         raise DataRefused("no private row has one without privacy beside it; add --epsilon inf and run again")
-    weights = {row["stages"][stage.name]["weights"] for row in rows}
+    weights = {row["stages"][stage.name]["weights"] for row in rows if not row.get("change")}
     if len(weights) != 1:
         raise DataRefused("the rows trained different numbers of weights; make a reference of one recipe")
     return Reference(
@@ -44,7 +44,7 @@ def sizes(base: TrainingPlan, stage: Stage) -> dict[str, int]:
 def _points(base: TrainingPlan, stage: Stage, rows: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
     groups: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Mapping[str, float]]]] = {}
     for row, shares in gains(rows):
-        if row["epsilon"] == "infinite":                     # everybody in one place
+        if row["epsilon"] == "infinite" or row.get("change"):                                  # pooled, or another recipe
             continue
         key = row["sites"], row["patients"], row["mechanism"], row["epsilon"]
         groups.setdefault(key, []).append((row, shares))
@@ -61,7 +61,7 @@ def _points(base: TrainingPlan, stage: Stage, rows: Sequence[Mapping[str, Any]])
 def _baselines(rows: Sequence[Mapping[str, Any]]) -> Iterator[Baseline]:
     free: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["mechanism"] == "non-private":
+        if row["mechanism"] == "non-private" and not row.get("change"):
             free.setdefault((row["sites"], row["patients"]), []).append(row)
     for (sites, patients), runs in sorted(free.items()):
         names = [name for name in get_args(Measure) if all(name in row["prior"] and name in row["scores"] for row in runs)]

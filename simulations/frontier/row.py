@@ -94,6 +94,7 @@ def row_of(plan: TrainingPlan, point: Point, scene: Scene, known: Known, out: Pa
         "ageing_of_patients": scene.reference.ageing, "audit": _attacked(plan) if point.epsilon < math.inf else {},
         "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
+    row |= {"change": point.change} if point.change else {}
     return row | {name: "infinite" for name in ("epsilon", "spent") if row[name] == math.inf}
 
 

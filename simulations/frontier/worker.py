@@ -36,7 +36,7 @@ def _answer(task: dict[str, Any]) -> Answer:
     plan, scene = _scene(task["plan"], consortium, repeat, out)
     if "known" not in task:
         return {"known": asdict(known_of(plan, scene, _quiet))}
-    point = Point(consortium, task["mechanism"], task["epsilon"], repeat)
+    point = Point(consortium, task["mechanism"], task["epsilon"], repeat, task["change"])
     own = plan_of(TrainingPlan.from_json(task["plan"]), point)
     return {"row": row_of(own, point, scene, Known(**task["known"]), out, _quiet)}
 

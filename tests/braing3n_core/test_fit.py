@@ -20,7 +20,7 @@ from privacy.events import SampledGaussian
 from tests.client.studies import brain, patient, study
 from tests.small import small_brain, stage
 
-NAMES: tuple[StageName, ...] = ("encoder", "decoder", "generator", "trajectory", "contrast")
+NAMES: tuple[StageName, ...] = ("encoder", "decoder", "generator", "spread", "trajectory", "contrast")
 
 
 def told(share: float = 0.05, **changes: Any) -> TrainingPlan:

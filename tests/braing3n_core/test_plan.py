@@ -167,6 +167,25 @@ def test_a_mean_is_learned_by_a_population_alone() -> None:
             plan(stages=[stage | wrong])
 
 
+def test_a_spread_comes_after_the_mean_it_is_measured_from_and_trains_all_of_its_numbers() -> None:
+    mean = TABLES["stages"][0] | {"name": "generator", "trainable": "group:place", "learns": "mean", "share": 0.5}
+    spread = TABLES["stages"][0] | {"name": "spread", "trainable": "all", "share": 0.5}
+    learned = plan(stages=[mean, spread])
+    assert learned.spreads
+    assert not plan().spreads
+    assert [stage.once for stage in learned.stages] == [True, True]
+    assert not plan().stages[0].once
+    assert TrainingPlan.from_json(learned.canonical()) == learned
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"stages": [spread, mean]}, "after stage generator"),
+        ({"stages": [mean, spread | {"trainable": "lora:2"}]}, "few numbers"),
+        ({"stages": [mean, spread], "start": "scratch"}, "the prior's people"),
+    )
+    for wrong, why in refused:
+        with pytest.raises(PlanRefused, match=why):
+            plan(**wrong)
+
+
 def asking(**cell: Any) -> dict[str, Any]:
     return {**TABLES, "release": {"seed": 1, "cells": [{"count": 1, "conditions": {}, **cell}]}}
 

@@ -44,6 +44,18 @@ def test_the_shipped_trajectory_is_small_and_made_by_the_shipped_recipe_for_the_
     assert about["prior"] == record["sha256"]
 
 
+def test_the_shipped_spread_is_made_by_the_shipped_recipe_for_the_shipped_prior_and_changes_nothing_of_it() -> None:
+    from server.spread import SpreadRecipe
+
+    record, about = (json.loads((WEIGHTS / f"tiny{kind}.json").read_text()) for kind in ("", ".spread"))
+    assert SpreadRecipe.load(RECIPES / "spread_tiny.toml").model_dump(mode="json") == about["recipe"]
+    assert about["prior"] == record["sha256"]
+    plain, wider = (prior.read_prior(WEIGHTS / "tiny.safetensors", spreads=wanted) for wanted in (False, True))
+    assert set(wider.state_dict()) - set(plain.state_dict()) == {"spread.usual", "spread.logs.code"}
+    assert float(wider.factors.usual.min()) > 0
+    assert float(wider.factors.logs.code.abs().max()) == 0
+
+
 def test_a_trajectory_of_another_prior_is_refused(tmp_path: Path) -> None:
     for path in WEIGHTS.iterdir():
         shutil.copy(path, tmp_path / path.name)

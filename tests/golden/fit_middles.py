@@ -19,8 +19,8 @@ from braing3n_core.training import drawn_once, prepare
 from server.trajectory import visits_of
 
 PEOPLE, SEED, OTHER = 60, 20261128, "FLAIR"
-STAGES = (("encoder", "flow"), ("decoder", "flow"), ("generator", "flow"), ("generator", "mean"), ("trajectory", "flow"),
-          ("trajectory", "mean"), ("contrast", "flow"))      # fmt: skip
+STAGES = (("encoder", "flow"), ("decoder", "flow"), ("generator", "flow"), ("generator", "mean"), ("spread", "flow"),
+          ("trajectory", "flow"), ("trajectory", "mean"), ("contrast", "flow"))      # fmt: skip
 
 
 def cohort(count: int, seed: int, hospital: Hospital) -> list[Patient]:
@@ -43,11 +43,11 @@ def measured(model: Brain, people: Sequence[Patient], name: str, learns: str) ->
         "learns": learns,
     })  # fmt: skip
     seen, draws = (prepare(stage.name, model, one.scans, one.others) for one in people), torch.Generator().manual_seed(SEED)
-    return losses(model, stage, [drawn_once(one, stage, model, draws) if learns == "mean" else one for one in seen])
+    return losses(model, stage, [drawn_once(one, stage, model, draws) if stage.once else one for one in seen])
 
 
 if __name__ == "__main__":
-    brain = read_prior(SHIPPED / "tiny.safetensors", longitudinal=True, modalities=(T1W, OTHER))
+    brain = read_prior(SHIPPED / "tiny.safetensors", longitudinal=True, spreads=True, modalities=(T1W, OTHER))
     public = cohort(PEOPLE, SEED, Hospital(name="public"))
     for stage_name, way in STAGES:
         found = measured(brain, public, stage_name, way)

@@ -173,3 +173,22 @@ def test_hospitals_whose_patients_come_back_teach_the_trajectory_its_pace_and_no
         plan, tmp_path / "alone", cohorts | {"north": cohorts["south"]}, lambda line: None, untouched, followed
     )
     assert same(alone, before), "patients with one visit teach it nothing"
+
+
+def spreading(plan: TrainingPlan) -> Brain:
+    model = small_brain(spreads=True)
+    model.generator.population.basis.normal_(generator=torch.Generator().manual_seed(1))
+    return model.requires_grad_(False)
+
+
+def test_a_spread_is_learned_after_the_mean_and_from_where_the_mean_has_come_to(tmp_path: Path) -> None:
+    mean = stage("generator", "group:place", learns="mean", sample_rate=1.0, local_steps=1, learning_rate=0.25, share=0.5)
+    spread = stage("spread", sample_rate=1.0, local_steps=1, learning_rate=0.7, share=0.5)
+    plans = {name: without_privacy(study(rehearsal={}, stages=stages)) for name, stages in
+             (("both", [mean, spread]), ("alone", [spread.model_copy(update={"share": 1.0})]))}              # fmt: skip
+    made = {name: federate(plan, tmp_path / name, COHORTS, lambda line: None, untouched, spreading)
+            for name, plan in plans.items()}                 # fmt: skip
+    before = spreading(plans["both"])
+    moved = {name for name, tensor in made["both"].state_dict().items() if not torch.equal(tensor, before.state_dict()[name])}
+    assert moved == {"generator.population.respond.weight", "generator.common.code", "spread.logs.code"}
+    assert not torch.equal(made["both"].factors.logs.code, made["alone"].factors.logs.code)

@@ -107,3 +107,42 @@ def test_everybody_in_one_place_has_a_share_and_is_no_point_of_the_picture() -> 
     assert [share["distance"] for _, share in gains(rows)] == pytest.approx([1.125, 0.5])
     assert "112 %" in next(line for line in told(rows) if line.startswith("pooled"))
     assert picture(rows).startswith(b"\x89PNG")
+
+
+def test_a_change_is_of_the_stages_or_the_federation_and_no_more() -> None:
+    reference = TrainingPlan.load(RECIPES / "three_sites_dp.toml")
+    wanted = asked("3", "40", "secure-sum,local", "8,inf", 1, ["stages.generator = {clip = 0.5, local_steps = 2}"])
+    assert [(point.mechanism, bool(point.change)) for point in wanted] == [
+        (mechanism, change) for change in (False, True) for mechanism in ("non-private", "secure-sum", "local")
+    ]
+    plain, other = (plan_of(reference, point) for point in (wanted[2], wanted[5]))
+    (one,), (two,) = plain.stages, other.stages
+    assert two == one.model_copy(update={"clip": 0.5, "local_steps": 2})
+    assert other.but(stages=plain.stages) == plain
+    momentum = Point(SMALL, "local", 8.0, 0, "federation.optimizer = {kind = 'momentum', rate = 0.5}")
+    found = plan_of(reference, momentum)
+    assert found.federation.optimizer is not None
+    assert found.federation.quorum == 2
+    assert "federation.optimizer" in str(momentum)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [("clip 0.5", "not TOML"), ("seed = 4", "changes seed"), ("stages.decoder.clip = 1.0", "no stage decoder"),
+     ("stages.generator.clip = -1.0", "clip"), ("stages.generator.clips = 1.0", "clips")],
+)  # fmt: skip
+def test_a_change_that_is_none_is_refused_in_one_line(change: str, why: str) -> None:
+    with pytest.raises((UsageError, PlanRefused), match=why) as refusal:
+        plan_of(TrainingPlan.load(RECIPES / "three_sites_dp.toml"), Point(SMALL, "local", 8.0, 0, change))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_changed_row_is_held_against_the_recipe_and_is_a_line_of_its_own() -> None:
+    change = {"change": "stages.generator.clip = 0.5"}
+    rows = [row("non-private", "infinite", 0.2), row("local", 1.0, 0.6), row("local", 1.0, 0.4) | change,
+            row("non-private", "infinite", 0.1) | change]    # fmt: skip
+    assert [share["distance"] for _, share in gains(rows)] == pytest.approx([0.5, 0.75, 1.125])
+    lines = list(told(rows))
+    place = lines.index("with stages.generator.clip = 0.5")
+    assert [line.split()[0] for line in lines[1:place]] == ["local", "non-private"]
+    assert {line.split()[0] for line in lines[place + 1 : place + 3]} == {"local", "non-private"}
