@@ -23,5 +23,5 @@ def test_it_is_measured_twice_to_the_same_bytes_and_read_beside_the_prior(tmp_pa
         shutil.copy(path, tmp_path / "one" / path.name)
     few = read_prior(tmp_path / "one" / "tiny.safetensors", spreads=True).factors
     many = read_prior(SHIPPED / "tiny.safetensors", spreads=True).factors
-    assert torch.allclose(few.usual.log(), many.usual.log(), atol=0.8), "twenty people say about what the recipe's do"
+    assert torch.allclose(few.usual.log(), many.usual.log(), atol=1.0), "twenty people in three steps are of that order"
     assert float(few.logs.code.abs().max()) == 0, "people of the prior are as far apart as they are"

@@ -183,9 +183,9 @@ def spreading(plan: TrainingPlan) -> Brain:
 
 def test_a_spread_is_learned_after_the_mean_and_from_where_the_mean_has_come_to(tmp_path: Path) -> None:
     mean = stage("generator", "group:place", learns="mean", sample_rate=1.0, local_steps=1, learning_rate=0.25, share=0.5)
-    spread = stage("spread", sample_rate=1.0, local_steps=1, learning_rate=0.7, share=0.5)
+    spread = stage("spread", "all", sample_rate=1.0, local_steps=1, learning_rate=0.7, share=0.5)
     plans = {name: without_privacy(study(rehearsal={}, stages=stages)) for name, stages in
-             (("both", [mean, spread]), ("alone", [spread.model_copy(update={"share": 1.0})]))}              # fmt: skip
+             (("both", [mean, spread]), ("alone", [spread | {"share": 1.0}]))}              # fmt: skip
     made = {name: federate(plan, tmp_path / name, COHORTS, lambda line: None, untouched, spreading)
             for name, plan in plans.items()}                 # fmt: skip
     before = spreading(plans["both"])
