@@ -75,6 +75,7 @@ class Release(Frozen):
     steps: PositiveInt = 12                # Heun steps of the sampler
     guidance: Annotated[float, Field(ge=0)] = 1.0             # of all conditions together
     guidance_of: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)        # or of each variable alone
+    exact: bool = False                    # people are brought to measured volumes that are asked for (docs/adr/0016)
     cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
 
     @property
@@ -92,7 +93,7 @@ class Release(Frozen):
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what nobody asked for, so that plans written before it keep their digest."""
         written: dict[str, Any] = whole(self)
-        unset = {"guidance_of": {}, "follow": "cells"}
+        unset = {"guidance_of": {}, "follow": "cells", "exact": False}
         return {name: value for name, value in written.items() if not (name in unset and value == unset[name])}
 
 

@@ -61,11 +61,14 @@ def generate(
     """
     _refuse_unknown(model, guidance)
     codes = model.codes(conditions)
+    wanted = model.volumes(conditions)
     start = noise_of(model, seed, len(conditions)) if noise is None else noise
     volumes = []
     for first in range(0, len(codes), batch):
         part = slice(first, first + batch)
         latents = _people(model, _field(model, codes[part], guidance), start[part], sampler, steps)
+        if model.steering is not None:
+            latents = model.steering(latents, wanted[part])
         volumes.append((decode(latents, part) if decode else model.decode(latents)).clamp(0, BRIGHTEST))
         if progress:
             progress(min(first + batch, len(codes)), len(codes))

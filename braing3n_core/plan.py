@@ -209,6 +209,8 @@ class TrainingPlan(Frozen):
             raise ValueError('stage spread is told beside the prior\'s people; write start = "prior", or leave it out')
         if self.spreads and "generator" in names[names.index("spread") :]:
             raise ValueError("stage spread measures how far people lie from the generator's mean; put it after stage generator")
+        if self.release.exact and self.start != "prior":
+            raise ValueError('release.exact reads volumes off the prior\'s latents; write start = "prior", or leave it out')
         if self.longitudinal and self.start != "prior":
             raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
         refuse_what_cannot_be_shown(self.modalities, self.start, {stage.name: stage.trainable for stage in self.stages})

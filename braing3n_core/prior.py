@@ -24,7 +24,7 @@ from braing3n_core.plan import DEFAULT_VARIABLES, T1W, Categorical, Continuous, 
 from braing3n_core.state import load, save
 
 SHIPPED = Path(str(files("braing3n_core") / "weights"))
-_NETWORKS = ("trajectory", "spread")                         # beside the prior; whatever else is there is a modality
+_NAMED = ("trajectory", "spread", "steering")                # beside the prior; whatever else is there is a modality
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
@@ -41,8 +41,9 @@ def load_prior(plan: TrainingPlan) -> Brain:
     else:
         path = SHIPPED / f"{plan.preset}.safetensors"
         model = read_prior(
-            path, plan.variables, longitudinal=plan.longitudinal, spreads=plan.spreads, modalities=plan.modalities
-        )
+            path, plan.variables, longitudinal=plan.longitudinal, spreads=plan.spreads, steers=plan.release.exact,
+            modalities=plan.modalities,
+        )  # fmt: skip
     model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
     return model
 
@@ -62,15 +63,16 @@ def read_prior(
     *,
     longitudinal: bool = False,
     spreads: bool = False,
+    steers: bool = False,
     modalities: Sequence[str] = (T1W,),
 ) -> Brain:
     """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect.
 
-    `longitudinal`: with the trajectory beside it, `spreads` with how far apart its people are, and `modalities` with those, all
-    made on this prior's latents.
+    `longitudinal`: with the trajectory beside it, `spreads` with how its people are spread, `steers` with what brings them to
+    volumes, and `modalities` with those, all made on this prior's latents.
     """
     record, tensors = _checked(path)
-    asked = {"trajectory": longitudinal, "spread": spreads} | {name: name != T1W for name in modalities}
+    asked = {"trajectory": longitudinal, "spread": spreads, "steering": steers} | {name: name != T1W for name in modalities}
     beside = [part for part, wanted in asked.items() if wanted]
     for part in beside:
         about, more = _checked(beside_prior(path, part))
@@ -78,16 +80,18 @@ def read_prior(
             raise IntegrityError(f"the {part} beside {path.name} belongs to another prior; install the package again")
         tensors |= more
     preset = PRESETS[str(record["preset"])]
-    model = Brain(preset, variables, longitudinal=longitudinal, spreads=spreads, modalities=modalities)
+    model = Brain(preset, variables, longitudinal=longitudinal, spreads=spreads, steers=steers, modalities=modalities)
     _adopt(model, tensors, len(DEFAULT_VARIABLES))
     return model.requires_grad_(False)
 
 
 def extended(
-    model: Brain, *, longitudinal: bool = False, spreads: bool = False, modalities: Sequence[str] = (T1W,)
+    model: Brain, *, longitudinal: bool = False, spreads: bool = False, steers: bool = False, modalities: Sequence[str] = (T1W,)
 ) -> Brain:
-    """The same model with an untrained trajectory, spread, or networks of other modalities beside it; frozen."""
-    larger = Brain(model.preset, model.variables, longitudinal=longitudinal, spreads=spreads, modalities=modalities)
+    """The same model with an untrained trajectory, spread, steering, or networks of other modalities beside it; frozen."""
+    larger = Brain(
+        model.preset, model.variables, longitudinal=longitudinal, spreads=spreads, steers=steers, modalities=modalities
+    )
     larger.load_state_dict({**larger.state_dict(), **model.state_dict()})
     return larger.requires_grad_(False)
 
@@ -104,14 +108,14 @@ def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Pa
 
 def write_beside(model: Brain, part: str, preset: str, recipe: Mapping[str, object], prior: Path, out: Path) -> Path:
     """Write one part of the model as float16 with its record: digest, recipe, prior's digest. `part` as in `beside_prior`."""
-    prefix = f"{part}." if part in _NETWORKS else f"others.{part}."
+    prefix = f"{part}." if part in _NAMED else f"others.{part}."
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     record = {"preset": preset, "prior": hashlib.sha256(prior.read_bytes()).hexdigest(), "recipe": recipe}
     return _write(beside_prior(out / f"{preset}.safetensors", part), tensors, record)
 
 
 def beside_prior(prior: Path, part: str) -> Path:
-    """Where a part that goes with the prior at this path lies: "trajectory", "spread", or a modality."""
+    """Where a part that goes with the prior at this path lies: "trajectory", "spread", "steering", or a modality."""
     return prior.with_suffix(f".{part}.safetensors")
 
 

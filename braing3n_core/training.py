@@ -114,7 +114,7 @@ def drawn_once(prepared: Prepared, stage: Stage, model: Brain, generator: torch.
     """What a stage that draws once keeps of one patient: K = `stage.views` rows, and how far each lies from such people.
 
     At pure noise the network does not see the shift that is learned, so what it says is the same in every step and round: it is
-    asked once, and a step costs a product of small matrices. generator: gaps (K, N, C), codes (K, M). spread: (K, R + 1), of
+    asked once, and a step costs a product of small matrices. generator: gaps (K, N, C), codes (K, M). spread: (K, R), of
     `Spread.apart`, from the mean that an earlier stage has moved. trajectory: gaps (K, N, C) in units of the model's scale,
     codes (K, M), years (K,), and whether the row is a pair (K,).
     """
@@ -125,7 +125,7 @@ def drawn_once(prepared: Prepared, stage: Stage, model: Brain, generator: torch.
     latents, noise, times, codes = rows
     if stage.name == "spread":
         gaps = latents - middle(lambda z, t: model.generator(z, t, codes), noise)
-        return Prepared((model.factors.apart(model.generator.population, gaps),))
+        return Prepared((model.spreading.apart(model.generator.population, gaps),))
     return Prepared((model.generator.velocity(noise, times, codes) - noise + latents, codes))
 
 
@@ -223,8 +223,8 @@ def _pace_loss(model: nn.Module, rows: Rows) -> Tensor:
 
 
 def _spread_loss(model: nn.Module, rows: Rows) -> Tensor:
-    """How unlikely it is that people as far apart as the model says are as far from their mean as these rows."""
-    return cast(Brain, model).factors.surprise(*rows)
+    """How unlikely it is that people who are spread as the model says lie where these rows do."""
+    return cast(Brain, model).spreading.surprise(*rows)
 
 
 _MEAN_LOSSES: dict[StageName, RowLoss] = {"generator": _place_loss, "trajectory": _pace_loss}

@@ -61,18 +61,23 @@ class PublicRecipe(Frozen):
             raise PlanRefused(f"{path} is not a recipe of public training ({why}); correct it and run again") from error
 
 
-class TrainingRecipe(PublicRecipe):
-    """What every training on phantoms is told besides: from which scanners they are, how it averages."""
+class ScannedRecipe(PublicRecipe):
+    """What is told besides where phantoms are of many scanners: which."""
 
     contrast: tuple[float, float]                            # what scanners are drawn from; see plan.Hospital
     bias: tuple[float, float]
     folding: tuple[float, float]                             # mm
-    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
 
     def scanner(self, draw: random.Random) -> Hospital:
         """The next scanner from the recipe's ranges."""
         contrast, bias, folding = (draw.uniform(*ends) for ends in (self.contrast, self.bias, self.folding))
         return Hospital(name="varied", contrast=contrast, bias=bias, folding=folding)
+
+
+class TrainingRecipe(ScannedRecipe):
+    """What every training on phantoms is told besides: how it averages."""
+
+    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
 
 
 class PriorRecipe(TrainingRecipe):

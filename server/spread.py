@@ -1,4 +1,4 @@
-"""How far apart the prior's people are: the public constants that hospitals' factors are told in units of.
+"""How the prior's people are spread along the public directions: what hospitals tell their own beside.
 
 It is a file of its own beside the prior's, so that whoever needs it not loads none of it. No patient, no privacy cost.
 """
@@ -16,7 +16,7 @@ from braing3n_core.flow import heun, middle
 from braing3n_core.generate import noise_of
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS
-from braing3n_core.models.spread import lengths, scales
+from braing3n_core.models.spread import student
 from braing3n_core.plan import Hospital
 from braing3n_core.prior import SHIPPED, extended, read_prior, write_beside
 from braing3n_core.training import hidden
@@ -40,13 +40,15 @@ def measure_spread(recipe: SpreadRecipe, out: Path, say: Say) -> Path:
     source = SHIPPED / f"{recipe.preset}.safetensors"
     model = extended(read_prior(source), spreads=True)
     say(f"conditions of {recipe.people} phantoms")
-    model.factors.usual.copy_(scales(_lengths(recipe, model, say)))
+    location, scale = student(_coordinates(recipe, model, say))
+    model.spreading.centre.copy_(location)
+    model.spreading.usual.copy_(scale)
     return write_beside(model, "spread", recipe.preset, recipe.model_dump(mode="json"), source, out)
 
 
 @torch.no_grad()
-def _lengths(recipe: SpreadRecipe, model: Brain, say: Say) -> Tensor:
-    """(n, R + 1) of generated people, each from the mean of its own conditions."""
+def _coordinates(recipe: SpreadRecipe, model: Brain, say: Say) -> Tensor:
+    """(n, R) of generated people, each from the mean of its own conditions."""
     found = people(PRESETS[recipe.preset], recipe.people, recipe.seed, Hospital(name="public"), Wishes())
     rows = [visits_of(person, model.preset)[0] for person in found]
     codes = hidden(model.codes(rows), torch.Generator().manual_seed(recipe.seed))
@@ -57,6 +59,6 @@ def _lengths(recipe: SpreadRecipe, model: Brain, say: Say) -> Tensor:
             velocity: Tensor = model.generator(z, t, part)
             return velocity
 
-        each.append(lengths(model.generator.population, heun(field, start, recipe.steps) - middle(field, start)))
+        each.append(model.generator.population.along(heun(field, start, recipe.steps) - middle(field, start)))
         say(f"people: {sum(map(len, each))} of {recipe.people}")
     return torch.cat(each)

@@ -3,7 +3,7 @@
 Ventricles are measured as a hospital measures them. Age and lesions are read by a regressor, sex and diagnosis by a
 classifier, each a ridge on voxels fitted to public phantoms whose truth is known, and each with its own score on unseen
 phantoms beside it: a generator is hardly read better than people are. The shipped prior has no variable for the brain's volume;
-a plan may declare one as measured, and then it is in the table.
+a plan may declare one as measured (BRAIN), and then it is in the table.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from braing3n_core.plan import Categorical, Continuous
 from simulations.probe import voxels
 from simulations.tstr import People, coded, of_phantoms, tells_apart
 
+BRAIN = Continuous(kind="continuous", name="brain", unit="ml", low=800.0, high=2000.0, source="measured")
 Say = Callable[[str], None]
 Score = Literal["r", "accuracy"]
 _FITTED = 320                                                # phantoms that a reader learns from

@@ -22,7 +22,6 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.flower_process import Say
 from braing3n_core.generate import BATCH, BRIGHTEST
 from braing3n_core.models.brain import Brain
-from braing3n_core.models.spread import scales
 from braing3n_core.plan import Stage, TrainingPlan
 from braing3n_core.prior import SHIPPED, load_prior, read_prior
 from braing3n_core.training import drawn_once, prepare
@@ -74,9 +73,9 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     say("moved in every direction")
     give_common(model, gaps, codes)
     arms["place: and a shift that all share"] = scores_of(plan, model, public, reference)
-    say("as far apart as patients are")
+    say("spread as patients are")
     give_spread(plan, model, training)
-    arms["spread: and as far apart"] = scores_of(plan, model, public, reference)
+    arms["spread: and spread as patients are"] = scores_of(plan, model, public, reference)
     say("the held-out patients themselves, encoded and decoded")
     with torch.no_grad():
         rebuilt = torch.cat([public.encode(part) for part in reference.volumes.split(BATCH)])
@@ -87,7 +86,10 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
 def _able(plan: TrainingPlan, public: Brain) -> Brain:
     """The prior, able to learn all that is given here, whatever the plan's own stages are."""
     path = SHIPPED / f"{plan.preset}.safetensors"
-    model = read_prior(path, plan.variables, longitudinal=plan.longitudinal, spreads=True, modalities=plan.modalities)
+    model = read_prior(
+        path, plan.variables, longitudinal=plan.longitudinal, spreads=True, steers=plan.release.exact,
+        modalities=plan.modalities,
+    )  # fmt: skip
     model.quantizer = public.quantizer
     return model
 
@@ -124,10 +126,9 @@ def give_common(model: Brain, gaps: Tensor, codes: Tensor) -> None:
 
 @torch.no_grad()
 def give_spread(plan: TrainingPlan, model: Brain, patients: Sequence[Patient]) -> None:
-    """The factors that training would end at, from the mean that the model has by now."""
+    """Where training would end, from the mean that the model has by now."""
     stage = _STAGE.model_copy(update={"name": "spread", "trainable": "all", "learns": "flow"})
-    apart = torch.cat([rows for (rows,) in _rows(plan, model, stage, patients)])
-    model.factors.logs.code.copy_(scales(apart).log())
+    model.spreading.fit(torch.cat([rows for (rows,) in _rows(plan, model, stage, patients)]))
 
 
 @torch.no_grad()

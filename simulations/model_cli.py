@@ -30,10 +30,21 @@ def spread(
     recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/spread_tiny.toml.")],
     out: Annotated[Path, typer.Option(help="Folder for the constants and their record.")],
 ) -> None:
-    """Measure again how far apart the shipped prior's people are, of phantoms' conditions: a few minutes on two cores."""
+    """Measure again how the shipped prior's people are spread, asked for as phantoms are: a few minutes on two cores."""
     from server.spread import SpreadRecipe, measure_spread
 
     console.show(str(measure_spread(SpreadRecipe.load(found_recipe(recipe)), out, console.note)))
+
+
+@models.command()
+def steering(
+    recipe: Annotated[Path, typer.Argument(help="For example simulations/recipes/steering_tiny.toml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the constants and their record.")],
+) -> None:
+    """Fit again what measured volumes are of the shipped prior's latents, from phantoms alone: a few minutes on two cores."""
+    from server.steering import SteeringRecipe, fit_steering
+
+    console.show(str(fit_steering(SteeringRecipe.load(found_recipe(recipe)), out, console.note)))
 
 
 @models.command()
@@ -153,14 +164,18 @@ def control(
     people: Annotated[int, typer.Option(min=8, help="Generated people of each column.")] = 96,
     steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
     weight: Annotated[list[str] | None, typer.Option(help="variable=WEIGHT, guidance of one; none: 1.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Bring the prior's people to volumes, the brain's too.")] = False,
 ) -> None:
     """What was asked of generated people against what is measured on them, for every variable there is a measure of."""
     from braing3n_core.files import write_atomically
+    from braing3n_core.plan import DEFAULT_VARIABLES
     from braing3n_core.prior import SHIPPED, load_prior, read_prior
     from server.release.stages import finished_run
     from simulations import control as controlling
 
-    model = finished_run(finished, load_prior)[1] if finished else read_prior(SHIPPED / "tiny.safetensors")
+    variables = (*DEFAULT_VARIABLES, controlling.BRAIN) if exact else DEFAULT_VARIABLES
+    prior = read_prior(SHIPPED / "tiny.safetensors", variables, steers=exact)
+    model = finished_run(finished, load_prior)[1] if finished else prior
     found = controlling.controls(model, people, steps, controlling.weights(weight or []), console.note)
     if out:
         out.mkdir(parents=True, exist_ok=True)

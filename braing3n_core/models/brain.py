@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import fields
+from typing import Final, cast
 
 import torch
 from scipy.ndimage import binary_dilation
@@ -19,11 +21,14 @@ from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.models.spread import Spread
+from braing3n_core.models.steering import Steering
 from braing3n_core.models.tokenizer import Encoder, MaskedDecoder
 from braing3n_core.models.trajectory import Trajectory
+from braing3n_core.morphometry import Morphometry
 from braing3n_core.plan import T1W, Categorical, Continuous
 
 Condition = float | str | None
+MEASURES: Final = tuple(field.name.removesuffix("_ml") for field in fields(Morphometry))
 
 
 class Brain(nn.Module):
@@ -31,8 +36,9 @@ class Brain(nn.Module):
 
     Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
-    A `longitudinal` model has a `trajectory` beside the generator, one that `spreads` says how far apart its people are, one of
-    several `modalities` has the networks of each that is not T1w; the other networks are the same with or without them.
+    A `longitudinal` model has a `trajectory` beside the generator, one that `spreads` says how its people are spread, one that
+    `steers` brings them to volumes that are asked for, and one of several `modalities` has the networks of each besides T1w.
+    The other networks are the same with or without them.
     """
 
     centre: Tensor                                           # (N, C)
@@ -45,6 +51,7 @@ class Brain(nn.Module):
         *,
         longitudinal: bool = False,
         spreads: bool = False,
+        steers: bool = False,
         modalities: Sequence[str] = (T1W,),
     ) -> None:
         super().__init__()
@@ -59,6 +66,7 @@ class Brain(nn.Module):
         self.generator = Generator(preset, inside, variables)
         self.trajectory = Trajectory(preset, inside, variables) if longitudinal else None
         self.spread = Spread() if spreads else None
+        self.steering = Steering(len(MEASURES), len(inside), preset.latent_width) if steers else None
         others = {name: Modality(preset, inside, brain, tissue, variables) for name in modalities if name != T1W}
         self.others = nn.ModuleDict(others)
         self.quantizer: FiniteScalar | None = None
@@ -78,11 +86,18 @@ class Brain(nn.Module):
         return self.trajectory
 
     @property
-    def factors(self) -> Spread:
-        """How far apart people are. Raises UsageError where nothing says it."""
+    def spreading(self) -> Spread:
+        """How people are spread. Raises UsageError where nothing says it."""
         if self.spread is None:
-            raise UsageError("this model's people are as far apart as its prior's; take a plan with the stage spread")
+            raise UsageError("this model's people are spread as its prior's are; take a plan with the stage spread")
         return self.spread
+
+    @property
+    def steered(self) -> Steering:
+        """What brings people to volumes. Raises UsageError where nothing does."""
+        if self.steering is None:
+            raise UsageError("this model has no constants that bring people to volumes; take one that steers")
+        return self.steering
 
     def modality(self, name: str) -> Modality:
         """The networks of a modality that is not T1w. Raises UsageError where there are none."""
@@ -106,6 +121,12 @@ class Brain(nn.Module):
         decoder = self.decoder if modality == T1W else self.modality(modality).decoder
         volumes: Tensor = decoder(latents if self.quantizer is None else self.quantizer(latents))
         return volumes
+
+    def volumes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
+        """Conditions as (B, V) ml for `steering`; NaN where a measured variable is missing or not one of the model's."""
+        known = {variable.name for variable in self.variables if variable.source == "measured"}
+        asked = [[row.get(name) if name in known else None for name in MEASURES] for row in conditions]
+        return torch.tensor([[math.nan if value is None else float(value) for value in row] for row in asked])
 
     def codes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
         """Conditions as (B, M) codes for the generator; a name that is absent or None is missing."""

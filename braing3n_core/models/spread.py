@@ -1,7 +1,7 @@
-"""How far apart people of one kind are, beside the public's: a factor along each public direction and one for all else.
+"""How people of one kind are spread along the public directions, beside the public's: where they lie, and how far apart.
 
-Hospitals with one scanner each are nearer to one another than a public that saw many, and real heads differ in ways that
-phantoms do not. What is learned from patients is that many factors and no more, so privacy noise falls on few numbers
+Hospitals with one scanner each are nearer to one another than a public that saw many. Where they lie is known already from
+the mean, but with the noise of thousands of weights; along these few directions it is said again, with the noise of few
 (docs/adr/0015).
 """
 
@@ -17,55 +17,57 @@ from torch import Tensor, nn
 from braing3n_core.models.blocks import Code
 from braing3n_core.models.population import DIRECTIONS, Population
 
-FREEDOM: Final = 4.0                                         # degrees of Student's t: nobody pulls the log of a factor by more
-_PASSES: Final = 200
+FREEDOM: Final = 4.0                                         # degrees of Student's t: the fewer, the less one patient matters
+_PASSES: Final = 300
 
 
 class Spread(nn.Module):
-    """Scales each person's distance from the mean of such people. All factors 1 until it is trained, and no person is moved."""
+    """Moves and scales people's coordinates in the public directions. Nobody is moved until it is trained."""
 
-    usual: Tensor                                            # (R + 1,) how far the prior's people lie from that mean
+    centre: Tensor                                           # (R,) where the prior's people lie, from the mean of such people
+    usual: Tensor                                            # (R,) how far apart they are
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("usual", torch.ones(DIRECTIONS + 1))
-        self.logs = Code(DIRECTIONS + 1)
+        self.register_buffer("centre", torch.zeros(DIRECTIONS))
+        self.register_buffer("usual", torch.ones(DIRECTIONS))
+        self.moves = Code(DIRECTIONS)                        # where hospitals' people lie, in how far apart these are
+        self.logs = Code(DIRECTIONS)                         # of how far apart these are, in how far the prior's people are
 
     def forward(self, population: Population, people: Tensor, middle: Tensor) -> Tensor:
         """(B, N, C) people and (B, N, C) means of such people -> (B, N, C) people."""
-        along, rest = _parts(population, people - middle)
-        *inside, outside = self.logs.code.exp()
-        return middle + population.placed(along * torch.stack(inside)) + rest * outside
+        now = population.along(people - middle)
+        then = self.centre + self.usual * self.logs.code.exp() * ((now - self.centre) / self.usual + self.moves.code)
+        return people + population.placed(then - now)
 
     def apart(self, population: Population, gaps: Tensor) -> Tensor:
-        """(B, N, C) distances from the mean -> (B, R + 1) in units of the prior's people's."""
-        return lengths(population, gaps) / self.usual
+        """(B, N, C) distances from the mean -> (B, R) coordinates in which the prior's people have location 0 and scale 1."""
+        return (population.along(gaps) - self.centre) / self.usual
 
     def surprise(self, apart: Tensor) -> Tensor:
-        """(B, R + 1) -> (B,) minus the log likelihood, but for a constant, of Student's t with these factors as its scales.
+        """(B, R) -> (B,) minus the log likelihood, but for a constant, of Student's t with these locations and scales.
 
-        Its gradient by the log of a factor lies between -FREEDOM and 1 whatever the patient, so clipping it biases little.
+        A patient's gradient by each number is bounded wherever the patient is, so clipping it biases little.
         """
-        logs = self.logs(torch.zeros_like(apart))
-        within = apart.square() * (-2 * logs).exp() / FREEDOM
-        return (logs + (FREEDOM + 1) / 2 * within.log1p()).sum(1)
+        nothing = torch.zeros_like(apart)
+        logs = self.logs(nothing)
+        from_there = apart * (-logs).exp() - self.moves(nothing)
+        return (logs + (FREEDOM + 1) / 2 * (from_there.square() / FREEDOM).log1p()).sum(1)
+
+    @torch.no_grad()
+    def fit(self, apart: Tensor) -> None:
+        """Set the numbers to where training on (n, R) rows would end, without clip or noise."""
+        location, scale = student(apart)
+        self.logs.code.copy_(scale.log())
+        self.moves.code.copy_(location / scale)
 
 
-def lengths(population: Population, gaps: Tensor) -> Tensor:
-    """(B, N, C) -> (B, R + 1): the coordinate in each public direction, and the root mean square of what is in none."""
-    along, rest = _parts(population, gaps)
-    return torch.cat([along, rest.square().flatten(1).mean(1, keepdim=True).sqrt()], 1)
-
-
-def scales(apart: Tensor) -> Tensor:
-    """(n, F) -> (F,): where the mean gradient of `Spread.surprise` is zero, so the scales that training would end at."""
-    squared = apart.double().square()
-    found = squared.mean(0)
+def student(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, R) -> (R,) locations and (R,) scales of Student's t of FREEDOM degrees that make the rows most likely."""
+    values = rows.double()
+    location, square = values.mean(0), values.var(0, correction=0)
     for _ in range(_PASSES):                                 # expectation and maximisation: each pass is nearer
-        found = found * ((FREEDOM + 1) * squared / (FREEDOM * found + squared)).mean(0)
-    return found.sqrt().to(apart.dtype)
-
-
-def _parts(population: Population, gaps: Tensor) -> tuple[Tensor, Tensor]:
-    along = population.along(gaps)
-    return along, gaps - population.placed(along)
+        weights = (FREEDOM + 1) / (FREEDOM + (values - location).square() / square)
+        location = (weights * values).sum(0) / weights.sum(0)
+        square = (weights * (values - location).square()).mean(0)
+    return location.to(rows.dtype), square.sqrt().to(rows.dtype)

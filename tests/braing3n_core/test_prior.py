@@ -51,9 +51,18 @@ def test_the_shipped_spread_is_made_by_the_shipped_recipe_for_the_shipped_prior_
     assert SpreadRecipe.load(RECIPES / "spread_tiny.toml").model_dump(mode="json") == about["recipe"]
     assert about["prior"] == record["sha256"]
     plain, wider = (prior.read_prior(WEIGHTS / "tiny.safetensors", spreads=wanted) for wanted in (False, True))
-    assert set(wider.state_dict()) - set(plain.state_dict()) == {"spread.usual", "spread.logs.code"}
-    assert float(wider.factors.usual.min()) > 0
-    assert float(wider.factors.logs.code.abs().max()) == 0
+    new = {f"spread.{name}" for name in ("centre", "usual", "moves.code", "logs.code")}
+    assert set(wider.state_dict()) - set(plain.state_dict()) == new
+    assert float(wider.spreading.usual.min()) > 0
+    assert float(wider.spreading.logs.code.abs().max()) == 0
+
+
+def test_the_shipped_steering_is_made_by_the_shipped_recipe_for_the_shipped_prior() -> None:
+    from server.steering import SteeringRecipe
+
+    record, about = (json.loads((WEIGHTS / f"tiny{kind}.json").read_text()) for kind in ("", ".steering"))
+    assert SteeringRecipe.load(RECIPES / "steering_tiny.toml").model_dump(mode="json") == about["recipe"]
+    assert about["prior"] == record["sha256"]
 
 
 def test_a_trajectory_of_another_prior_is_refused(tmp_path: Path) -> None:

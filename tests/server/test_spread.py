@@ -1,4 +1,4 @@
-"""How far apart the prior's people are is measured twice to the same bytes, and is read beside the prior it is about."""
+"""How the prior's people are spread is measured twice to the same bytes, and is read beside the prior it is about."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ def test_it_is_measured_twice_to_the_same_bytes_and_read_beside_the_prior(tmp_pa
     assert said[-1] == "people: 20 of 20"
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
-    few = read_prior(tmp_path / "one" / "tiny.safetensors", spreads=True).factors
-    many = read_prior(SHIPPED / "tiny.safetensors", spreads=True).factors
+    few, many = (read_prior(folder / "tiny.safetensors", spreads=True).spreading for folder in (tmp_path / "one", SHIPPED))
     assert torch.allclose(few.usual.log(), many.usual.log(), atol=1.0), "twenty people in three steps are of that order"
-    assert float(few.logs.code.abs().max()) == 0, "people of the prior are as far apart as they are"
+    assert float(few.logs.code.abs().max()) == 0, "people of the prior are spread as they are"

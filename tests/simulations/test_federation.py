@@ -190,5 +190,5 @@ def test_a_spread_is_learned_after_the_mean_and_from_where_the_mean_has_come_to(
             for name, plan in plans.items()}                 # fmt: skip
     before = spreading(plans["both"])
     moved = {name for name, tensor in made["both"].state_dict().items() if not torch.equal(tensor, before.state_dict()[name])}
-    assert moved == {"generator.population.respond.weight", "generator.common.code", "spread.logs.code"}
-    assert not torch.equal(made["both"].factors.logs.code, made["alone"].factors.logs.code)
+    assert moved == {"generator.population.respond.weight", "generator.common.code", "spread.moves.code", "spread.logs.code"}
+    assert not torch.equal(made["both"].spreading.moves.code, made["alone"].spreading.moves.code)

@@ -1,0 +1,54 @@
+"""What is asked of a measured volume is what comes: latents are moved as far as their own reading of it is off.
+
+A measured volume is nearly a linear map of latents. So a person who was drawn is brought to a value as Gaussian variables are
+conditioned after they were drawn (Matheron's rule; Journel and Huijbregts, Mining Geostatistics, 1978): by the distance that is
+missing, along what goes together with the volume in the public. All else of the person stays (docs/adr/0016).
+"""
+
+# B people, V measures, N tokens, C channels
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Steering(nn.Module):
+    """Public constants of every measure of `morphometry`, in its order, in ml. Nothing in it is trained on patients."""
+
+    reads: Tensor                                            # (V, N, C): ml for each unit of a latent
+    base: Tensor                                             # (V,) ml
+    along: Tensor                                            # (V, N, C): covariance of latents with what is read, ml
+    apart: Tensor                                            # (V, V): covariance of what is read, ml^2
+
+    def __init__(self, measures: int, tokens: int, channels: int) -> None:
+        super().__init__()
+        for name in ("reads", "along"):
+            self.register_buffer(name, torch.zeros(measures, tokens, channels))
+        self.register_buffer("base", torch.zeros(measures))
+        self.register_buffer("apart", torch.eye(measures))
+
+    def read(self, latents: Tensor) -> Tensor:
+        """(B, N, C) -> (B, V) ml."""
+        return torch.einsum("bnc,vnc->bv", latents, self.reads) + self.base
+
+    def forward(self, latents: Tensor, wanted: Tensor) -> Tensor:
+        """(B, N, C) people and (B, V) ml that each should have, NaN where it is left to them -> (B, N, C) people."""
+        missing, moves = wanted - self.read(latents), torch.zeros_like(wanted)
+        for row, asked in enumerate(~wanted.isnan()):
+            if bool(asked.any()):
+                moves[row, asked] = torch.linalg.solve(self.apart[asked][:, asked], missing[row, asked])
+        return latents + torch.einsum("bv,vnc->bnc", moves, self.along)
+
+    def fit(self, latents: Tensor, volumes: Tensor, ridge: float) -> None:
+        """Set the constants by ridge regression of (n, V) ml that public people's decoded images measure on their latents."""
+        flat, y = latents.double().flatten(1), volumes.double()
+        middle, mean = flat.mean(0), y.mean(0)
+        apart = flat - middle
+        kernel = apart @ apart.T + ridge * torch.eye(len(flat), dtype=torch.float64)
+        weights = apart.T @ torch.linalg.solve(kernel, y - mean)                               # (NC, V)
+        seen = apart @ weights
+        self.reads.copy_(weights.T.reshape_as(self.reads))
+        self.base.copy_(mean - middle @ weights)
+        self.along.copy_((seen.T @ apart / len(flat)).reshape_as(self.along))
+        self.apart.copy_(seen.T @ seen / len(flat))

@@ -1,0 +1,58 @@
+"""What measured volumes are of the public's latents: the constants that bring generated people to volumes that are asked for.
+
+A file of its own beside the prior's, so that whoever needs it not loads none of it. No patient, no privacy cost.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from braing3n_core.data.phantom import phantoms
+from braing3n_core.models.brain import Brain
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.morphometry import measures
+from braing3n_core.plan import Hospital
+from braing3n_core.prior import SHIPPED, extended, read_prior, write_beside
+from server.optimise import Say
+from server.prior import ScannedRecipe
+
+_TOGETHER = 10                                               # people who share a scanner
+
+
+class SteeringRecipe(ScannedRecipe):
+    """Everything that decides the constants, but for the prior whose latents they are about."""
+
+    people: PositiveInt                                      # phantoms, every second ten of them on a scanner of its own
+    ridge: PositiveFloat                                     # in latents' variance: so many people without any volume
+
+
+def fit_steering(recipe: SteeringRecipe, out: Path, say: Say) -> Path:
+    """Write `<out>/<preset>.steering.safetensors` (float16) with its record; return it."""
+    out.mkdir(parents=True, exist_ok=True)
+    source = SHIPPED / f"{recipe.preset}.safetensors"
+    model = extended(read_prior(source), steers=True)
+    latents, volumes = zip(*_measured(recipe, model, say), strict=True)
+    model.steered.fit(torch.cat(latents), torch.cat(volumes), recipe.ridge)
+    return write_beside(model, "steering", recipe.preset, recipe.model_dump(mode="json"), source, out)
+
+
+@torch.no_grad()
+def _measured(recipe: SteeringRecipe, model: Brain, say: Say) -> Iterator[tuple[Tensor, Tensor]]:
+    """(B, N, C) latents of phantoms and (B, V) what is measured on them once they are decoded, as on generated people."""
+    draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
+    for number, first in enumerate(range(0, recipe.people, _TOGETHER)):
+        varied, count = recipe.scanner(draw), min(_TOGETHER, recipe.people - first)
+        scanner = Hospital(name="public") if number % 2 else varied
+        seen = torch.stack([volume for volume, _ in phantoms(PRESETS[recipe.preset], count, recipe.seed + number, scanner)])
+        latents = model.encode(seen.float())
+        found = measures(model.decode(latents), model.preset)
+        yield latents, torch.from_numpy(np.stack(list(found.values()), 1))
+        if (first + count) % 100 == 0:
+            say(f"phantoms: {first + count} of {recipe.people}")
