@@ -10,8 +10,10 @@ from pathlib import Path
 from braing3n_core.census import counted_variables
 from braing3n_core.charges import Charge, charges, everything, refuse_weak_fallback
 from braing3n_core.console import for_programs
+from braing3n_core.errors import PlanRefused
 from braing3n_core.fit import readings, scale_of
 from braing3n_core.law import QUIET
+from braing3n_core.models.brain import MEASURES, Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.protocol import initial_values
@@ -64,8 +66,10 @@ def checked(file: Path) -> PlanCheck:
 
 
 def check(plan: TrainingPlan) -> PlanCheck:
-    """What this plan will cost and how loud its noise will be. Raises PlanRefused if its fallback cannot hold."""
-    sizes = [len(values) for values in initial_values(load_prior(plan), plan)]
+    """What this plan will cost and how loud its noise will be. Raises PlanRefused if fallback or release cannot hold."""
+    model = load_prior(plan)
+    _refuse_unreachable(plan, model)
+    sizes = [len(values) for values in initial_values(model, plan)]
     refuse_weak_fallback(plan, sizes)
     costs, stages = charges(plan, sizes), []
     for stage, weights in zip(plan.stages, sizes, strict=True):
@@ -80,6 +84,21 @@ def check(plan: TrainingPlan) -> PlanCheck:
         plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages), error,
         _fit_noise(plan, costs),
     )  # fmt: skip
+
+
+def _refuse_unreachable(plan: TrainingPlan, model: Brain) -> None:
+    """Raise PlanRefused if a cell of an exact release asks for a volume that people cannot be brought to."""
+    if model.steering is None:
+        return
+    ranges = [(name, asked) for cell in plan.release.cells for name, asked in cell.conditions.items() if name in MEASURES]
+    for name, asked in ranges:
+        place = MEASURES.index(name)
+        least, most = (float(ends[place]) for ends in (model.steering.least, model.steering.most))
+        if not all(least <= float(end) <= most for end in asked):
+            raise PlanRefused(
+                f"release.exact: {name} is asked for from {asked[0]} to {asked[-1]} ml, and people can be brought to "
+                f"{least:.0f} to {most:.0f} ml; ask within, or leave exact out"
+            )
 
 
 def _fit_noise(plan: TrainingPlan, costs: Mapping[str, Charge]) -> dict[str, float]:

@@ -9,8 +9,12 @@ missing, along what goes together with the volume in the public. All else of the
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
+
+_RARE: Final = 0.01
 
 
 class Steering(nn.Module):
@@ -20,22 +24,32 @@ class Steering(nn.Module):
     base: Tensor                                             # (V,) ml
     along: Tensor                                            # (V, N, C): covariance of latents with what is read, ml
     apart: Tensor                                            # (V, V): covariance of what is read, ml^2
+    least: Tensor                                            # (V,) ml: one in a hundred of the public has less
+    most: Tensor                                             # (V,) ml: or more
 
     def __init__(self, measures: int, tokens: int, channels: int) -> None:
         super().__init__()
         for name in ("reads", "along"):
             self.register_buffer(name, torch.zeros(measures, tokens, channels))
-        self.register_buffer("base", torch.zeros(measures))
+        for name in ("base", "least", "most"):
+            self.register_buffer(name, torch.zeros(measures))
         self.register_buffer("apart", torch.eye(measures))
 
     def read(self, latents: Tensor) -> Tensor:
         """(B, N, C) -> (B, V) ml."""
         return torch.einsum("bnc,vnc->bv", latents, self.reads) + self.base
 
+    def reaches(self, wanted: Tensor) -> Tensor:
+        """(B, V) ml -> (B, V) whether people can be brought there: within the public's. False for NaN."""
+        return (wanted >= self.least) & (wanted <= self.most)
+
     def forward(self, latents: Tensor, wanted: Tensor) -> Tensor:
-        """(B, N, C) people and (B, V) ml that each should have, NaN where it is left to them -> (B, N, C) people."""
+        """(B, N, C) people and (B, V) ml that each should have, NaN where it is left to them -> (B, N, C) people.
+
+        Beyond what the public has a volume is not linear in latents, and nobody is brought there: it is left to them too.
+        """
         missing, moves = wanted - self.read(latents), torch.zeros_like(wanted)
-        for row, asked in enumerate(~wanted.isnan()):
+        for row, asked in enumerate(self.reaches(wanted)):
             if bool(asked.any()):
                 moves[row, asked] = torch.linalg.solve(self.apart[asked][:, asked], missing[row, asked])
         return latents + torch.einsum("bv,vnc->bnc", moves, self.along)
@@ -50,5 +64,7 @@ class Steering(nn.Module):
         seen = apart @ weights
         self.reads.copy_(weights.T.reshape_as(self.reads))
         self.base.copy_(mean - middle @ weights)
+        self.least.copy_(y.quantile(_RARE, 0))
+        self.most.copy_(y.quantile(1 - _RARE, 0))
         self.along.copy_((seen.T @ apart / len(flat)).reshape_as(self.along))
         self.apart.copy_(seen.T @ seen / len(flat))

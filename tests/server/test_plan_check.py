@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from braing3n_core.errors import PlanRefused
-from server.plan_check import checked, in_words
+from braing3n_core.plan import TrainingPlan
+from server.plan_check import check, checked, in_words
 
 RECIPES = Path(__file__).parent.parent.parent / "simulations" / "recipes"
 
@@ -64,3 +65,18 @@ def test_a_plan_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(text.replace("epsilon = 8.0", "epsilom = 8.0"), encoding="utf-8")
     with pytest.raises(PlanRefused, match="did you mean 'epsilon'"):
         checked(tmp_path / "plan.toml")
+
+
+def test_a_volume_that_nobody_can_be_brought_to_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
+    plain = TrainingPlan.load(RECIPES / "demo.toml")
+    assert "exact" not in plain.canonical(), "plans written before the key keep their digest"
+    found = {}
+    for name, most in (("within", "40.0"), ("beyond", "110.0")):
+        asked = text.replace("{ age =", f"{{ ventricles = [25.0, {most}], age =", 1)
+        (tmp_path / f"{name}.toml").write_text(asked.replace("steps = 12", "steps = 12\nexact = true"), encoding="utf-8")
+        found[name] = TrainingPlan.load(tmp_path / f"{name}.toml")
+    assert found["within"].release.exact
+    assert check(found["within"]).agreed == plain.privacy.epsilon
+    with pytest.raises(PlanRefused, match=r"ventricles is asked for from 25.0 to 110.0 ml, and people can be brought to"):
+        check(found["beyond"])

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from braing3n_core.prior import SHIPPED, read_prior
 from server.spread import SpreadRecipe, measure_spread
@@ -22,5 +21,6 @@ def test_it_is_measured_twice_to_the_same_bytes_and_read_beside_the_prior(tmp_pa
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
     few, many = (read_prior(folder / "tiny.safetensors", spreads=True).spreading for folder in (tmp_path / "one", SHIPPED))
-    assert torch.allclose(few.usual.log(), many.usual.log(), atol=1.0), "twenty people in three steps are of that order"
+    ratio = (few.usual / many.usual).log()
+    assert float(ratio.mean().abs()) < 0.7, "twenty people in three steps are of that order"
     assert float(few.logs.code.abs().max()) == 0, "people of the prior are spread as they are"

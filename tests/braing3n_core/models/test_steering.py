@@ -47,6 +47,7 @@ def test_a_linear_volume_is_read_back() -> None:
 @given(st.lists(st.lists(st.one_of(st.none(), st.floats(50, 150)), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_what_is_asked_is_read_and_rows_that_ask_nothing_stay(rows: list[list[float | None]]) -> None:
     wanted = torch.tensor([[math.nan if value is None else value for value in row] for row in rows])
+    wanted[(wanted < STEERING.least) | (wanted > STEERING.most)] = math.nan
     people = latents(len(rows))
     brought = STEERING(people, wanted)
     asked = ~wanted.isnan()
@@ -60,6 +61,7 @@ def test_people_who_are_brought_to_volumes_are_spread_as_the_public_who_have_the
     """Gaussian people conditioned after they were drawn have the covariance of those conditioned before."""
     steering, people, weights = Steering(1, 7, 3), latents(20_000), torch.randn(21, 1, generator=DRAW)
     steering.fit(people[:2000], people[:2000].flatten(1) @ weights, 1e-6)
+    assert bool(steering.reaches(torch.tensor([[2.0]])).all())
     brought = steering(people, torch.full((len(people), 1), 2.0)).flatten(1)
     unit = weights[:, 0] / weights.norm()
     expected = torch.eye(21) - torch.outer(unit, unit)
@@ -77,10 +79,18 @@ def test_a_model_without_constants_says_so_and_one_with_them_knows_what_is_asked
     assert int(found.isnan().sum()) == 2 * len(MEASURES) - 1, "the brain's volume is none of this model's variables"
 
 
+def test_nobody_is_brought_to_a_volume_that_no_public_person_has() -> None:
+    model = read_prior(SHIPPED / "tiny.safetensors", steers=True)
+    people = torch.randn(2, *model.centre.shape, generator=DRAW)
+    brought = model.steered(people, model.volumes([{"ventricles": 30.0}, {"ventricles": 119.0}]))
+    assert not torch.equal(brought[0], people[0])
+    assert torch.equal(brought[1], people[1])
+
+
 @pytest.mark.slow
 def test_generated_people_have_the_ventricles_and_the_brain_that_they_were_asked_for() -> None:
     model = read_prior(SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN), steers=True)
-    asked = [{"modality": "T1w", "ventricles": 25.0 + 18 * i / 23, "brain": 1350.0 + 20 * (7 * i % 24)} for i in range(24)]
+    asked = [{"modality": "T1w", "ventricles": 25.0 + 18 * i / 23, "brain": 1720.0 + 16 * (7 * i % 24)} for i in range(24)]
     found = measures(generate(model, asked, 5, steps=6, guidance=1.0), model.preset)
     for name, least in (("ventricles", 0.95), ("brain", 0.9)):
         wanted = torch.tensor([float(row[name]) for row in asked]).numpy()
