@@ -68,8 +68,8 @@ def test_a_plan_that_does_not_hold_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_volume_that_nobody_can_be_brought_to_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
-    text = (RECIPES / "demo.toml").read_text(encoding="utf-8")
-    plain = TrainingPlan.load(RECIPES / "demo.toml")
+    text = (RECIPES / "three_sites_dp.toml").read_text(encoding="utf-8")
+    plain = TrainingPlan.load(RECIPES / "three_sites_dp.toml")
     assert "exact" not in plain.canonical(), "plans written before the key keep their digest"
     found = {}
     for name, most in (("within", "40.0"), ("beyond", "110.0")):
