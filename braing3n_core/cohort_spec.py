@@ -107,9 +107,13 @@ def refuse_what_cannot_be_shown(modalities: tuple[str, ...], start: str, trained
     other = modalities[1]
     if start != "prior":
         raise ValueError(f'{other} needs the weights beside the prior; write start = "prior", or ask for T1w')
-    decoder = trained.get("decoder", "group:")
-    moved = "encoder" if "encoder" in trained else "" if decoder.startswith("group:") else f"decoder ({decoder})"
-    if moved:
+    if moved := moved_latents(trained):
         raise ValueError(
             f"stage {moved} moves the latents of T1w, from which {other} is made; train a group of the decoder, or ask for T1w"
         )
+
+
+def moved_latents(trained: Mapping[str, str]) -> str:
+    """The stage that makes other latents of a scan than the prior's, in words; "" if there is none. `trained` as above."""
+    decoder = trained.get("decoder", "group:")                                                 # its groups leave the projection
+    return "encoder" if "encoder" in trained else "" if decoder.startswith("group:") else f"decoder ({decoder})"

@@ -61,7 +61,7 @@ def generate(
     """
     _refuse_unknown(model, guidance)
     codes = model.codes(conditions)
-    wanted = model.volumes(conditions)
+    wanted = model.wanted_volumes(conditions)
     start = noise_of(model, seed, len(conditions)) if noise is None else noise
     volumes = []
     for first in range(0, len(codes), batch):

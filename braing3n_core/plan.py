@@ -32,7 +32,7 @@ from braing3n_core.cohort_spec import T1W as T1W
 from braing3n_core.cohort_spec import Cell as Cell
 from braing3n_core.cohort_spec import Census as Census
 from braing3n_core.cohort_spec import Release as Release
-from braing3n_core.cohort_spec import refuse_what_cannot_be_shown
+from braing3n_core.cohort_spec import moved_latents, refuse_what_cannot_be_shown
 from braing3n_core.errors import PlanRefused
 from braing3n_core.frozen import Frozen as Frozen
 from braing3n_core.models.presets import PRESETS, Preset
@@ -192,6 +192,7 @@ class TrainingPlan(Frozen):
     def _holds_together(self) -> Self:
         _refuse_twins("site", [site.name for site in self.sites])
         names = [stage.name for stage in self.stages]
+        trained: dict[str, str] = {stage.name: stage.trainable for stage in self.stages}
         _refuse_twins("stage", names)
         _refuse_twins("variable", [variable.name for variable in self.variables])
         total = sum(stage.share for stage in self.stages) + (self.census.share if self.census else 0)
@@ -209,11 +210,16 @@ class TrainingPlan(Frozen):
             raise ValueError('stage spread is told beside the prior\'s people; write start = "prior", or leave it out')
         if self.spreads and "generator" in names[names.index("spread") :]:
             raise ValueError("stage spread measures how far people lie from the generator's mean; put it after stage generator")
-        if self.release.exact and self.start != "prior":
-            raise ValueError('release.exact reads volumes off the prior\'s latents; write start = "prior", or leave it out')
+        if (self.release.exact or self.spreads) and (moved := moved_latents(trained)):
+            constant = "release.exact" if self.release.exact else "stage spread"
+            raise ValueError(f"stage {moved} moves the latents that {constant} has public constants of; "
+                             "leave one of them out, or train a group of the decoder")  # fmt: skip
+        if self.release.exact and (self.start != "prior" or self.levels):
+            raise ValueError('release.exact reads volumes off the prior\'s continuous latents; write start = "prior" and '
+                             'quantizer = "none", or leave it out')  # fmt: skip
         if self.longitudinal and self.start != "prior":
             raise ValueError('visits need the trajectory beside the prior; write start = "prior", or ask for one visit')
-        refuse_what_cannot_be_shown(self.modalities, self.start, {stage.name: stage.trainable for stage in self.stages})
+        refuse_what_cannot_be_shown(self.modalities, self.start, trained)
         if self.start == "prior" and self.preset not in WITH_PRIOR:
             raise ValueError(f'no prior ships for preset {self.preset}; write start = "scratch", or take {WITH_PRIOR[0]}')
         known = {variable.name for variable in self.variables}

@@ -23,7 +23,7 @@ class Policy(Frozen):
     fallback_epsilon: PositiveFloat | None = None            # as `epsilon`, if nothing else is said
     largest_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     mechanisms: Annotated[tuple[Mechanism, ...], Field(min_length=1)] = ("local",)
-    stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("encoder", "decoder", "generator")
+    stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("encoder", "decoder", "generator", "spread")
     smallest_cohort: PositiveInt = 20                        # patients this site must declare to take part
     census: bool = False                                     # whether noisy counts of patients by age and so on may be told
     fit: bool = False                                        # whether it may be told, with noise, how well a model fits them

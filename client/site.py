@@ -270,7 +270,7 @@ class Site:
         event, place = self.event(stage), f"{self.plan.seed}/{self.name}/{stage.name}"
         for one in self._cohort.training:
             found = prepare(stage.name, model, one.scans, one.others)
-            if stage.once:                       # draws of the patient's own, whoever else is there
+            if stage.once:                                   # draws of the patient's own, whoever else is there
                 found = drawn_once(found, stage, model, _draws(event, f"{place}/{one.participant}"))
             yield found
 

@@ -54,6 +54,7 @@ class PlanCheck:
     stages: tuple[StageCheck, ...]
     census_error: float | None                               # deviation of every count of a site, patients; None: no census
     fit_noise: dict[str, float]                              # stage -> deviation of its change of loss, of the usual loss
+    reach: dict[str, tuple[float, float]]                    # measured variable -> where an exact release brings people, ml
 
     def as_json(self) -> str:
         """For programs."""
@@ -68,7 +69,7 @@ def checked(file: Path) -> PlanCheck:
 def check(plan: TrainingPlan) -> PlanCheck:
     """What this plan will cost and how loud its noise will be. Raises PlanRefused if fallback or release cannot hold."""
     model = load_prior(plan)
-    _refuse_unreachable(plan, model)
+    reach = _reach(plan, model)
     sizes = [len(values) for values in initial_values(model, plan)]
     refuse_weak_fallback(plan, sizes)
     costs, stages = charges(plan, sizes), []
@@ -82,23 +83,32 @@ def check(plan: TrainingPlan) -> PlanCheck:
     error = _multiplier(costs[CENSUS_STAGE]) * math.sqrt(len(counted_variables(plan))) if plan.census else None
     return PlanCheck(
         plan.study, plan.digest, privacy.mechanism, spent, alone, privacy.epsilon, privacy.delta, tuple(stages), error,
-        _fit_noise(plan, costs),
+        _fit_noise(plan, costs), reach,
     )  # fmt: skip
 
 
-def _refuse_unreachable(plan: TrainingPlan, model: Brain) -> None:
-    """Raise PlanRefused if a cell of an exact release asks for a volume that people cannot be brought to."""
+def _reach(plan: TrainingPlan, model: Brain) -> dict[str, tuple[float, float]]:
+    """Measured variable -> from where to where an exact release brings people, ml; none if the release is not exact.
+
+    Raises PlanRefused if a cell, or a census that the release follows, asks for anything else.
+    """
     if model.steering is None:
-        return
-    ranges = [(name, asked) for cell in plan.release.cells for name, asked in cell.conditions.items() if name in MEASURES]
-    for name, asked in ranges:
-        place = MEASURES.index(name)
-        least, most = (float(ends[place]) for ends in (model.steering.least, model.steering.most))
-        if not all(least <= float(end) <= most for end in asked):
+        return {}
+    names = [variable.name for variable in plan.variables if variable.source == "measured" and variable.name in MEASURES]
+    ends = [model.steering.least.tolist(), model.steering.most.tolist()]
+    found = {name: (ends[0][MEASURES.index(name)], ends[1][MEASURES.index(name)]) for name in names}
+    for name in found if plan.release.follow == "census" else ():
+        if name in {variable.name for variable in counted_variables(plan)}:
+            raise PlanRefused(f"release.exact: {name} would be drawn as the census found it, beyond what people can be "
+                              "brought to; leave it out of the census, or leave exact out")  # fmt: skip
+    for name, asked in [each for cell in plan.release.cells for each in cell.conditions.items() if each[0] in found]:
+        least, most = found[name]
+        if not all(isinstance(end, float) and least <= end <= most for end in asked):
             raise PlanRefused(
-                f"release.exact: {name} is asked for from {asked[0]} to {asked[-1]} ml, and people can be brought to "
-                f"{least:.0f} to {most:.0f} ml; ask within, or leave exact out"
+                f"release.exact: {name} is asked for as {', '.join(map(str, asked))} ml, and people can be brought to "
+                f"{least:.1f} to {most:.1f} ml; ask within, or leave exact out"
             )
+    return found
 
 
 def _fit_noise(plan: TrainingPlan, costs: Mapping[str, Charge]) -> dict[str, float]:
@@ -156,6 +166,8 @@ def in_words(check: PlanCheck) -> Iterator[str]:
         yield f"             noise over clip: all sites {stage.pooled:.2g} ({verdict}){alone}"
     if check.census_error is not None:
         yield f"  census: every count of one site is told to about {check.census_error:.2g} patients (one standard deviation)"
+    for name, (least, most) in check.reach.items():
+        yield f"  exact: people can be brought to {name} of {least:.1f} to {most:.1f} ml"
     for name, noise in check.fit_noise.items():
         yield f"  fit: what {name} changes of the loss of all sites is told to {noise:.2%} of it (one standard deviation)"
 

@@ -15,7 +15,9 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from braing3n_core.data.phantom import phantoms
-from braing3n_core.models.brain import Brain
+from braing3n_core.flow import heun
+from braing3n_core.generate import noise_of
+from braing3n_core.models.brain import MEASURES, Brain
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import Hospital
@@ -24,6 +26,8 @@ from server.optimise import Say
 from server.prior import ScannedRecipe
 
 _TOGETHER = 10                                               # people who share a scanner
+_STEPS = 12                                                  # of the sampler
+_OFF = 0.3                                                   # of the public's deviation: the most that their mean may be off
 
 
 class SteeringRecipe(ScannedRecipe):
@@ -31,6 +35,8 @@ class SteeringRecipe(ScannedRecipe):
 
     people: PositiveInt                                      # phantoms, every second ten of them on a scanner of its own
     ridge: PositiveFloat                                     # in latents' variance: so many people without any volume
+    tried: PositiveInt                                       # generated people who are brought to each
+    values: PositiveInt                                      # of every measure, to see where they come
 
 
 def fit_steering(recipe: SteeringRecipe, out: Path, say: Say) -> Path:
@@ -40,7 +46,37 @@ def fit_steering(recipe: SteeringRecipe, out: Path, say: Say) -> Path:
     model = extended(read_prior(source), steers=True)
     latents, volumes = zip(*_measured(recipe, model, say), strict=True)
     model.steered.fit(torch.cat(latents), torch.cat(volumes), recipe.ridge)
+    _narrow(recipe, model, torch.cat(volumes), say)
     return write_beside(model, "steering", recipe.preset, recipe.model_dump(mode="json"), source, out)
+
+
+@torch.no_grad()
+def _narrow(recipe: SteeringRecipe, model: Brain, volumes: Tensor, say: Say) -> None:
+    """Leave between `least` and `most` of every measure what generated people, asked for nothing else, really come to.
+
+    Around what most of the public has, for as long as the mean of those who are brought there is off by less than a part of
+    the public's deviation.
+    """
+    steering, codes = model.steered, model.codes([{"modality": "T1w"}] * recipe.tried)
+    people = heun(lambda z, t: model.generator(z, t, codes), noise_of(model, recipe.seed, recipe.tried), _STEPS)
+    for place, name in enumerate(MEASURES):
+        asked = torch.linspace(float(steering.least[place]), float(steering.most[place]), recipe.values)
+        came = torch.stack([_mean_of(model, people, place, float(value)) for value in asked])
+        there = (came - asked).abs() <= _OFF * volumes[:, place].std()
+        middle = int((asked - volumes[:, place].median()).abs().argmin())
+        wrong = (~there).nonzero()[:, 0]
+        low, high = wrong[wrong < middle].max() + 1 if bool((wrong < middle).any()) else 0, wrong[wrong > middle]
+        steering.least[place] = asked[int(low)]
+        steering.most[place] = asked[int(high.min()) - 1 if len(high) else -1]
+        say(f"people can be brought to {name} of {float(steering.least[place]):.0f} to {float(steering.most[place]):.0f} ml")
+
+
+def _mean_of(model: Brain, people: Tensor, place: int, value: float) -> Tensor:
+    """() ml: mean of one measure on people who were brought to a value of it."""
+    wanted = torch.full((len(people), len(MEASURES)), torch.nan)
+    wanted[:, place] = value
+    volumes = torch.cat([model.decode(part) for part in model.steered(people, wanted).split(8)])
+    return torch.tensor(measures(volumes, model.preset)[f"{MEASURES[place]}_ml"].mean())
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from braing3n_core import figures, metrics
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
 from braing3n_core.generate import Guidance, generate
-from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.brain import MEASURES, Brain, Condition
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
 from simulations.probe import voxels
@@ -64,7 +64,7 @@ def controls(model: Brain, people: int, steps: int, guidance: Guidance, say: Say
         if not tells_apart(variable.name, fitted):
             continue
         say(f"{variable.name} alone, {people} people")
-        asked = _spread(variable, fitted, people)
+        asked = _spread(model, variable, fitted, people)
         rows: list[dict[str, Condition]] = [{"modality": "T1w", variable.name: value} for value in asked]
         swept = generate(model, rows, _SEED + 1, steps=steps, guidance=guidance)
         found.append(_control(model, variable, fitted, (unseen, made), People(swept, tuple(rows))))
@@ -108,13 +108,16 @@ def _score(asked: np.ndarray, read: np.ndarray) -> float:
     return metrics.correlation(asked[:, 0], read[:, 0])
 
 
-def _spread(variable: Continuous | Categorical, fitted: People, count: int) -> list[Condition]:
-    """Values evenly over the public's range, or the public's levels in turn."""
+def _spread(model: Brain, variable: Continuous | Categorical, fitted: People, count: int) -> list[Condition]:
+    """Values evenly over the public's range, as far as people can be brought there, or the public's levels in turn."""
     known = [value for row in fitted.conditions if (value := row.get(variable.name)) is not None]
     if isinstance(variable, Categorical):
         levels = sorted({str(value) for value in known})
         return [levels[place % len(levels)] for place in range(count)]
     low, high = (float(np.quantile(np.array(known, np.float64), part)) for part in _RANGE)
+    if model.steering is not None and variable.source == "measured":
+        place = MEASURES.index(variable.name)
+        low, high = max(low, float(model.steering.least[place])), min(high, float(model.steering.most[place]))
     return [float(value) for value in np.linspace(low, high, count)]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from braing3n_core.console import for_programs
 from braing3n_core.data.cohort import Patient
-from braing3n_core.errors import DataRefused
+from braing3n_core.errors import DataRefused, PlanRefused
 from braing3n_core.flower_process import Say
 from braing3n_core.generate import BATCH, BRIGHTEST
 from braing3n_core.models.brain import Brain
@@ -61,6 +61,8 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
     """All arms. Each keeps what the one before it was given. Raises DataRefused for fewer than two patients of either kind."""
     if min(len(training), len(held_out)) < 2:
         raise DataRefused(f"{len(training)} patients train and {len(held_out)} are held out; at least two of each are needed")
+    if plan.start != "prior":
+        raise PlanRefused('a gap is from the prior\'s people; take a plan with start = "prior"')
     public = load_prior(plan)
     model = _able(plan, public)
     reference = reference_of(plan, public, held_out)

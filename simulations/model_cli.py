@@ -167,15 +167,20 @@ def control(
     exact: Annotated[bool, typer.Option("--exact", help="Bring the prior's people to volumes, the brain's too.")] = False,
 ) -> None:
     """What was asked of generated people against what is measured on them, for every variable there is a measure of."""
+    from braing3n_core.errors import UsageError
     from braing3n_core.files import write_atomically
     from braing3n_core.plan import DEFAULT_VARIABLES
     from braing3n_core.prior import SHIPPED, load_prior, read_prior
     from server.release.stages import finished_run
     from simulations import control as controlling
 
-    variables = (*DEFAULT_VARIABLES, controlling.BRAIN) if exact else DEFAULT_VARIABLES
-    prior = read_prior(SHIPPED / "tiny.safetensors", variables, steers=exact)
-    model = finished_run(finished, load_prior)[1] if finished else prior
+    if finished and exact:
+        raise UsageError("--exact is for the shipped prior; a run says in its plan whether its release is exact")
+    if finished:
+        model = finished_run(finished, load_prior)[1]
+    else:
+        variables = (*DEFAULT_VARIABLES, controlling.BRAIN) if exact else DEFAULT_VARIABLES
+        model = read_prior(SHIPPED / "tiny.safetensors", variables, steers=exact)
     found = controlling.controls(model, people, steps, controlling.weights(weight or []), console.note)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ class Brain(nn.Module):
         volumes: Tensor = decoder(latents if self.quantizer is None else self.quantizer(latents))
         return volumes
 
-    def volumes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
+    def wanted_volumes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
         """Conditions as (B, V) ml for `steering`; NaN where a measured variable is missing or not one of the model's."""
         known = {variable.name for variable in self.variables if variable.source == "measured"}
         asked = [[row.get(name) if name in known else None for name in MEASURES] for row in conditions]

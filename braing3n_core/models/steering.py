@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 _RARE: Final = 0.01
+_ALIKE: Final = 1e-3                                         # of the largest gain: directions below it are rounding
 
 
 class Steering(nn.Module):
@@ -23,9 +24,8 @@ class Steering(nn.Module):
     reads: Tensor                                            # (V, N, C): ml for each unit of a latent
     base: Tensor                                             # (V,) ml
     along: Tensor                                            # (V, N, C): covariance of latents with what is read, ml
-    apart: Tensor                                            # (V, V): covariance of what is read, ml^2
-    least: Tensor                                            # (V,) ml: one in a hundred of the public has less
-    most: Tensor                                             # (V,) ml: or more
+    least: Tensor                                            # (V,) ml: from where to where people can be brought
+    most: Tensor                                             # (V,) ml
 
     def __init__(self, measures: int, tokens: int, channels: int) -> None:
         super().__init__()
@@ -33,29 +33,36 @@ class Steering(nn.Module):
             self.register_buffer(name, torch.zeros(measures, tokens, channels))
         for name in ("base", "least", "most"):
             self.register_buffer(name, torch.zeros(measures))
-        self.register_buffer("apart", torch.eye(measures))
 
     def read(self, latents: Tensor) -> Tensor:
         """(B, N, C) -> (B, V) ml."""
         return torch.einsum("bnc,vnc->bv", latents, self.reads) + self.base
 
     def reaches(self, wanted: Tensor) -> Tensor:
-        """(B, V) ml -> (B, V) whether people can be brought there: within the public's. False for NaN."""
+        """(B, V) ml -> (B, V) whether people can be brought there. False for NaN."""
         return (wanted >= self.least) & (wanted <= self.most)
 
     def forward(self, latents: Tensor, wanted: Tensor) -> Tensor:
         """(B, N, C) people and (B, V) ml that each should have, NaN where it is left to them -> (B, N, C) people.
 
-        Beyond what the public has a volume is not linear in latents, and nobody is brought there: it is left to them too.
+        Beyond `least` and `most` a volume is not linear in latents, and nobody is brought there: it is left to them too.
+        Volumes that cannot be had together, a brain and tissues that do not add up to it, are met as nearly as can be.
         """
         missing, moves = wanted - self.read(latents), torch.zeros_like(wanted)
+        gain = torch.einsum("vnc,wnc->vw", self.reads, self.along)                             # of what is read, by each move
+        unit = gain.diagonal().sqrt()
+        gain = gain / (unit[:, None] * unit)
         for row, asked in enumerate(self.reaches(wanted)):
             if bool(asked.any()):
-                moves[row, asked] = torch.linalg.solve(self.apart[asked][:, asked], missing[row, asked])
+                inverse = torch.linalg.pinv(gain[asked][:, asked], rtol=_ALIKE)
+                moves[row, asked] = inverse @ (missing[row, asked] / unit[asked]) / unit[asked]
         return latents + torch.einsum("bv,vnc->bnc", moves, self.along)
 
     def fit(self, latents: Tensor, volumes: Tensor, ridge: float) -> None:
-        """Set the constants by ridge regression of (n, V) ml that public people's decoded images measure on their latents."""
+        """Set the constants by ridge regression of (n, V) ml that public people's decoded images measure on their latents.
+
+        From where to where people can be brought is what one in a hundred of the public has; `server.steering` narrows it.
+        """
         flat, y = latents.double().flatten(1), volumes.double()
         middle, mean = flat.mean(0), y.mean(0)
         apart = flat - middle
@@ -67,4 +74,3 @@ class Steering(nn.Module):
         self.least.copy_(y.quantile(_RARE, 0))
         self.most.copy_(y.quantile(1 - _RARE, 0))
         self.along.copy_((seen.T @ apart / len(flat)).reshape_as(self.along))
-        self.apart.copy_(seen.T @ seen / len(flat))

@@ -16,7 +16,7 @@ _TABLES = ("stages", "federation")                           # what is trained a
 def changed(plan: TrainingPlan, change: str) -> TrainingPlan:
     """The plan with what `change` says of it, for example `stages.generator.clip = 0.8`; stages go by their names.
 
-    Raises UsageError for what is no TOML or changes anything else, and PlanRefused if the plan does not hold together.
+    Raises UsageError for what is no TOML, changes nothing or anything else, and PlanRefused if the plan does not hold together.
     """
     if not change:
         return plan
@@ -29,10 +29,15 @@ def changed(plan: TrainingPlan, change: str) -> TrainingPlan:
     tables = json.loads(plan.canonical())
     stages = {stage["name"]: stage for stage in tables["stages"]}
     named = said.pop("stages", {})
+    if not (isinstance(named, dict) and all(isinstance(values, dict) for values in named.values())):
+        raise UsageError(f"--change {change}: it names no value of a stage; write for example 'stages.generator.clip = 0.8'")
     if unknown := sorted(named.keys() - stages.keys()):
         raise UsageError(f"--change {change}: the recipe has no stage {', '.join(unknown)}; it has {', '.join(stages)}")
     tables["stages"] = [_merged(stage, named.get(name, {})) for name, stage in stages.items()]
-    return TrainingPlan.from_json(json.dumps(_merged(tables, said)))
+    other = TrainingPlan.from_json(json.dumps(_merged(tables, said), default=str))             # a date is no value of any key
+    if other.digest == plan.digest:
+        raise UsageError(f"--change {change}: that is what the recipe says already; leave it out")
+    return other
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ _ALSO = ("group:place", "group:conditions", "group:ends", "lora:1", "lora:2", "l
 
 
 def distilled(base: TrainingPlan, rows: Sequence[Mapping[str, Any]]) -> Reference:
-    """The reference of `base`'s last stage. Raises DataRefused if no row can be held against one without privacy."""
-    stage = base.stages[-1]
+    """The reference of `base`'s last stage but `spread`. Raises DataRefused if no row has one without privacy beside it."""
+    stage = [stage for stage in base.stages if stage.name != "spread"][-1]
     points = tuple(_points(base, stage, rows))
     if not points:
         raise DataRefused("no private row has one without privacy beside it; add --epsilon inf and run again")

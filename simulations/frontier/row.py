@@ -78,12 +78,11 @@ def known_of(plan: TrainingPlan, scene: Scene, say: Say) -> Known:
 
 def row_of(plan: TrainingPlan, point: Point, scene: Scene, known: Known, out: Path, say: Say) -> Row:
     """Train `plan`, the point's own, below `out` and measure it. What is unfinished there is taken up."""
-    began = time.monotonic()
+    began, expected = time.monotonic(), check(plan)          # which may refuse it
     folder = out / "runs" / f"{plan.digest[:12]}-{point.repeat}"
     model = federate(plan, folder, _pooled(scene.cohorts) if point.mechanism == "pooled" else scene.cohorts, say)
     taught = _taught(plan, model, scene, say)
     scores = asdict(scores_of(plan, model, scene.public, scene.reference)) | {row.target: row.made for row in taught}
-    expected = check(plan)
     row = {
         "study": plan.study, "plan": plan.digest, "seed": plan.seed, "repeat": point.repeat,
         "mechanism": point.mechanism, "epsilon": point.epsilon, "spent": expected.epsilon,

@@ -119,8 +119,10 @@ class _Table:
         self._before: list[Row] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         self._made: dict[Point, Row] = {}
         there = {(row["plan"], row["repeat"]) for row in self._before}
-        each = dict.fromkeys(wanted)                         # two processes never make one point
-        self.missing = [point for point in each if (plan_of(base, point).digest, point.repeat) not in there]
+        each: dict[tuple[str, int], Point] = {}              # two processes never make one plan's point
+        for point in wanted:
+            each.setdefault((plan_of(base, point).digest, point.repeat), point)
+        self.missing = [point for key, point in each.items() if key not in there]
 
     @property
     def rows(self) -> list[Row]:

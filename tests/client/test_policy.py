@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from braing3n_core.errors import PlanRefused
 from client.policy import Policy
+from server import plans
 from tests.client.studies import rehearsal, stage, study
 from tests.summed import summed
 
@@ -23,6 +25,11 @@ def policy(**changes: Any) -> Policy:
 
 def test_a_plan_within_every_bound_meets_no_objection() -> None:
     assert policy().objections(study(), "north") == ()
+
+
+def test_the_plan_that_a_consortium_starts_from_meets_no_objection_of_a_hospital_that_says_nothing_else(tmp_path: Path) -> None:
+    plan = plans.new(tmp_path / "plan.toml", "ageing", [("north", 120), ("south", 90)])
+    assert Policy(epsilon=8.0).objections(plan, "north") == ()
 
 
 @pytest.mark.parametrize(

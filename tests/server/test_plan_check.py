@@ -78,5 +78,5 @@ def test_a_volume_that_nobody_can_be_brought_to_is_refused_before_anybody_is_ask
         found[name] = TrainingPlan.load(tmp_path / f"{name}.toml")
     assert found["within"].release.exact
     assert check(found["within"]).agreed == plain.privacy.epsilon
-    with pytest.raises(PlanRefused, match=r"ventricles is asked for from 25.0 to 110.0 ml, and people can be brought to"):
+    with pytest.raises(PlanRefused, match=r"ventricles is asked for as 25.0, 110.0 ml, and people can be brought to"):
         check(found["beyond"])

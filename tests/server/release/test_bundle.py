@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from braing3n_core.errors import GateBlocked, IntegrityError
+from braing3n_core.generate import generate
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.released import PLAN, WEIGHTS, Released
@@ -93,6 +94,26 @@ def test_weights_that_were_trained_before_people_had_anything_in_common_draw_as_
     save(bundle / WEIGHTS, tensors, about)
     drawn = Released.load(bundle).sample([{"age": 70.0}], 1)
     assert torch.equal(drawn, Released.load(given.release / "generator").sample([{"age": 70.0}], 1))
+
+
+def test_a_recipient_draws_people_who_are_spread_and_brought_to_volumes_as_the_plan_says(given: Signed, tmp_path: Path) -> None:
+    (stage,) = [stage for stage in given.plan.stages if stage.name == "generator"]
+    spread = stage.model_copy(update={"name": "spread", "trainable": "all", "learns": "flow", "share": 0.5})
+    plan = given.plan.but(
+        stages=[stage.model_copy(update={"share": 0.5}), spread], release=given.plan.release.model_copy(update={"exact": True})
+    )
+    model = load_prior(plan)
+    model.spreading.moves.code.fill_(0.5)
+    for folder in (PLAN, WEIGHTS):
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+    (tmp_path / PLAN).write_text(plan.canonical())
+    save(tmp_path / WEIGHTS, model.state_dict(), {"plan": plan.digest})
+    asked = [{"age": 70.0, "ventricles": 30.0}]
+    expected = generate(model, asked, 1, steps=plan.release.steps, guidance=plan.release.weights)
+    drawn = Released.load(tmp_path).sample(asked, 1)
+    assert torch.equal(drawn, expected)
+    plain = generate(load_prior(given.plan), asked, 1, steps=plan.release.steps, guidance=plan.release.weights)
+    assert not torch.allclose(drawn, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("spoil", ["plan", "weights", "nothing there"])

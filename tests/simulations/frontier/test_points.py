@@ -128,7 +128,9 @@ def test_a_change_is_of_the_stages_or_the_federation_and_no_more() -> None:
 
 @pytest.mark.parametrize(
     ("change", "why"),
-    [("clip 0.5", "not TOML"), ("seed = 4", "changes seed"), ("stages.decoder.clip = 1.0", "no stage decoder"),
+    [("clip 0.5", "not TOML"), ("stages = 3", "no value of a stage"), ("stages.generator = 0.5", "no value of a stage"),
+     ("stages.generator.clip = 2024-01-01", "clip"), ("stages.generator.clip = 1.6", "says already"),
+     ("seed = 4", "changes seed"), ("stages.decoder.clip = 1.0", "no stage decoder"),
      ("stages.generator.clip = -1.0", "clip"), ("stages.generator.clips = 1.0", "clips")],
 )  # fmt: skip
 def test_a_change_that_is_none_is_refused_in_one_line(change: str, why: str) -> None:
@@ -146,3 +148,10 @@ def test_a_changed_row_is_held_against_the_recipe_and_is_a_line_of_its_own() -> 
     place = lines.index("with stages.generator.clip = 0.5")
     assert [line.split()[0] for line in lines[1:place]] == ["local", "non-private"]
     assert {line.split()[0] for line in lines[place + 1 : place + 3]} == {"local", "non-private"}
+
+
+def test_changes_share_the_scenes_of_the_recipe() -> None:
+    wanted = asked("3", "40,50", "local", "8", 2, ["stages.generator.clip = 0.5"])
+    scenes = [(point.consortium, point.repeat) for point in wanted]
+    assert len(wanted) == len(set(wanted)) == 8
+    assert len(list(itertools.groupby(scenes))) == len(set(scenes)) == 4
