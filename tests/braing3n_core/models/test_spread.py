@@ -149,4 +149,4 @@ def test_people_of_the_shipped_prior_are_spread_as_it_says() -> None:
         model.spreading.logs.code.fill_(-20.0)
         after = generate(model, rows, 3, steps=4, guidance=1.0)
     assert float((after - before).abs().mean()) > 0.005
-    assert float(after.std(0).mean()) < 0.9 * float(before.std(0).mean()), "one place along every public direction"
+    assert float(after.std(0).mean()) < 0.97 * float(before.std(0).mean()), "one place along every public direction"
