@@ -25,7 +25,7 @@ _ROWS: Final = 4                                             # of one patient in
 _DRAWS: Final = 4                                            # so often
 # The mean loss of people under the shipped prior, public phantoms alone (tests/golden/fit_middles.py).
 _USUAL: Final[dict[StageName, float]] = {
-    "encoder": 0.0022, "decoder": 0.13, "generator": 0.52, "spread": 7.5, "trajectory": 0.10, "contrast": 0.13,
+    "encoder": 0.0022, "decoder": 0.13, "generator": 0.52, "spread": 13.0, "trajectory": 0.10, "contrast": 0.13,
 }  # fmt: skip
 # Of the usual loss: as far as one patient's is told to move. Four rounds without privacy moved hospitals' by 0.4 of it in the
 # mean (generator, recipe demo), and by less than 0.02 in every other stage.
@@ -64,8 +64,8 @@ def losses(model: Brain, stage: Stage, patients: Sequence[Prepared]) -> list[flo
     """One loss a patient: the mean over rows drawn with masks, noise and times that are the same for everybody.
 
     The same draws before and after a stage leave luck out of the change. Every patient begins them anew, so who else is there
-    moves nobody's loss. Rows that are drawn once are the same ones before and after. Whoever has nothing the
-    stage learns from, a single visit or no other modality, is left out.
+    moves nobody's loss. Rows that are drawn once are the same ones before and after. Whoever has nothing the stage learns from,
+    a single visit or no other modality, is left out.
     """
     loss = row_loss(stage.name, stage.learns)
     found = []
