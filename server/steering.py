@@ -65,9 +65,9 @@ def _narrow(recipe: SteeringRecipe, model: Brain, volumes: Tensor, say: Say) -> 
         there = (came - asked).abs() <= _OFF * volumes[:, place].std()
         middle = int((asked - volumes[:, place].median()).abs().argmin())
         wrong = (~there).nonzero()[:, 0]
-        low, high = wrong[wrong < middle].max() + 1 if bool((wrong < middle).any()) else 0, wrong[wrong > middle]
-        steering.least[place] = asked[int(low)]
-        steering.most[place] = asked[int(high.min()) - 1 if len(high) else -1]
+        below, above = wrong[wrong < middle], wrong[wrong > middle]
+        steering.least[place] = asked[int(below.max()) + 1 if len(below) else 0]
+        steering.most[place] = asked[int(above.min()) - 1 if len(above) else -1]
         say(f"people can be brought to {name} of {float(steering.least[place]):.0f} to {float(steering.most[place]):.0f} ml")
 
 

@@ -18,8 +18,6 @@ def changed(plan: TrainingPlan, change: str) -> TrainingPlan:
 
     Raises UsageError for what is no TOML, changes nothing or anything else, and PlanRefused if the plan does not hold together.
     """
-    if not change:
-        return plan
     try:
         said = tomllib.loads(change)
     except tomllib.TOMLDecodeError as error:

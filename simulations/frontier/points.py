@@ -69,9 +69,9 @@ def asked(
         if not all(value.is_integer() for value in values):
             raise UsageError(f"--{name} {sites if name == 'sites' else patients}: whole numbers are needed")
     found = points([int(n) for n in many], [int(n) for n in declared], kinds, budgets, repeats)
-    scenes = itertools.groupby(found, key=lambda point: (point.consortium, point.repeat))      # each is made once
-    return [replace(one, change=change) for _, scene in scenes for points_of in [list(scene)] for change in ("", *changes)
-            for one in points_of]                            # fmt: skip
+    scenes = [list(scene) for _, scene in itertools.groupby(found, key=lambda point: (point.consortium, point.repeat))]
+    # Scene by scene, so that each is made once.
+    return [replace(point, change=change) for scene in scenes for change in ("", *changes) for point in scene]
 
 
 def numbers(name: str, words: str) -> list[float]:
