@@ -96,9 +96,9 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     torch.manual_seed(recipe.seed)                           # initial weights
     model = Brain(PRESETS[recipe.preset], DEFAULT_VARIABLES).requires_grad_(False)
     say(f"phantoms: {recipe.people} of the public population, {recipe.varied} of many scanners")
-    people, truths = _people(recipe)
+    people, truths = public_people(recipe)
     model.decoder.mean.copy_(people.mean(0, dtype=torch.float32)[0].half())
-    varied = _varied(recipe)
+    varied = varied_volumes(recipe)
     cubes = batched(model.cubes, varied)
     train_stage("encoder", model, (cubes,), recipe.encoder, recipe, out, say)
     tokens = batched(model.encoder, cubes)
@@ -172,7 +172,7 @@ def train_networks(
     model.requires_grad_(False)
 
 
-def _people(recipe: PriorRecipe) -> tuple[Tensor, list[Truth]]:
+def public_people(recipe: PriorRecipe) -> tuple[Tensor, list[Truth]]:
     """(S, 1, D, H, W) float16 phantoms of the public population and what was asked of each."""
     found = list(phantoms(PRESETS[recipe.preset], recipe.people, recipe.seed, Hospital(name="public")))
     return torch.stack([volume.half() for volume, _ in found]), [truth for _, truth in found]
@@ -191,7 +191,7 @@ def conditions_of(truth: Truth, volume: Tensor, preset: Preset) -> dict[str, Con
     }
 
 
-def _varied(recipe: PriorRecipe) -> Tensor:
+def varied_volumes(recipe: PriorRecipe) -> Tensor:
     """(S, 1, D, H, W) float16 phantoms, 25 of each of many scanners drawn from the recipe's ranges."""
     draw = random.Random(recipe.seed)  # noqa: S311 - public phantoms, no secrets
     volumes: list[Tensor] = []
@@ -202,7 +202,7 @@ def _varied(recipe: PriorRecipe) -> Tensor:
 
 
 def scanner_means(latents: Tensor) -> Tensor:
-    """(S, N, C) latents of `_varied` phantoms, in its order -> (K, N, C), one mean per whole scanner."""
+    """(S, N, C) latents of `varied_volumes`, in its order -> (K, N, C), one mean per whole scanner."""
     return torch.stack([part.float().mean(0) for part in latents.split(_PER_SCANNER) if len(part) == _PER_SCANNER])
 
 

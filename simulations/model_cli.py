@@ -141,6 +141,20 @@ def probe(
 
 
 @models.command()
+def baselines(
+    out: Annotated[Path, typer.Option(help="Folder for the baseline's weights, tables and picture; a stopped run goes on.")],
+    recipe: Annotated[Path, typer.Option(help="How MONAI's networks are trained.")] = Path("monai_tiny.toml"),
+    people: Annotated[int, typer.Option(min=32, max=640, help="Unseen phantoms that everybody is held against.")] = 160,
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR: real scans to keep and to probe as well.")] = None,
+) -> None:
+    """Train MONAI's latent diffusion on the prior's phantoms, and hold the prior, PCA and the mean volume beside it."""
+    from simulations.baselines.run import compared
+    from simulations.baselines.training import BaselineRecipe
+
+    console.show("\n".join(compared(BaselineRecipe.load(found_recipe(recipe)), out, people, data or [], console.note)))
+
+
+@models.command()
 def swap(
     out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
     people: Annotated[int, typer.Option(min=2, help="Synthetic people, each made before and after.")] = 16,

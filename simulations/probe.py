@@ -40,6 +40,12 @@ class People:
     volumes: Tensor                                          # (n, 1, D, H, W)
     labels: Mapping[str, tuple[Condition, ...]]              # target -> one value per scan, None where unknown
 
+    def first_scans(self, site: Condition) -> Tensor:
+        """(p, 1, D, H, W): one scan of each person of a site."""
+        own = [place for place, value in enumerate(self.labels["site"]) if value == site]
+        first = {self.names[place]: place for place in reversed(own)}
+        return self.volumes[sorted(first.values())]
+
 
 @dataclass(frozen=True)
 class Score:
@@ -78,9 +84,12 @@ def gather(plan: TrainingPlan, words: Sequence[str], cache: Path, say: Say) -> P
     return People(tuple(names), torch.stack(volumes), labels)
 
 
-def benchmark(plan: TrainingPlan, model: Brain, people: People, say: Say) -> list[Score]:
-    """Every target that varies enough, from every kind of features."""
+def benchmark(
+    plan: TrainingPlan, model: Brain, people: People, say: Say, others: Mapping[str, np.ndarray] | None = None
+) -> list[Score]:
+    """Every target that varies enough, from every kind of features; `others` are (n, f) features of somebody else's."""
     kinds = {f"tokens, {pool}": embed(model, people.volumes, pool).double().numpy() for pool in get_args(Pool)}
+    kinds |= others or {}
     kinds["voxels"] = voxels(model, people.volumes)
     scores: list[Score] = []
     for target, values in people.labels.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from simulations.bench import sampling
 
@@ -12,17 +11,8 @@ from simulations.bench import sampling
 def test_the_two_are_of_equal_size_and_take_equal_steps() -> None:
     said: list[str] = []
     ours, theirs = found = sampling.compare(steps=2, repeats=1, say=said.append)
-    assert theirs.parameters == pytest.approx(ours.parameters, rel=0.05)
+    assert theirs.parameters == pytest.approx(ours.parameters, rel=0.1)
     assert ours.evaluations == theirs.evaluations == 2
     assert sampling.as_json(found)["ratio"] == sampling.ratio(found) > 0
     assert "first over second" in sampling.told(found)[-1]
     assert len(said) == 2
-
-
-@pytest.mark.slow
-def test_the_baseline_makes_volumes_of_the_grid_and_repeats_by_seed() -> None:
-    model = sampling.LatentDiffusion((16, 32, 48)).eval()
-    one, again, other = (model.sample(torch.zeros(1, 6), 2, seed) for seed in (1, 1, 2))
-    assert one.shape == (1, 1, 16, 32, 48)
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)

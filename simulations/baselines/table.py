@@ -1,0 +1,210 @@
+"""Ours beside what is there already, on people that none of them saw: what is kept of a scan, how good people are, how fast.
+
+Features are mean tokens of the public encoder, which ours decodes from and the others do not; tissue volumes, pairs and the
+ventricles that were asked for are nobody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braing3n_core import figures, metrics
+from braing3n_core.data.template import template
+from braing3n_core.embedding import embed
+from braing3n_core.files import write_atomically
+from braing3n_core.flow import heun
+from braing3n_core.generate import BRIGHTEST, generate, noise_of
+from braing3n_core.models.brain import Brain
+from braing3n_core.morphometry import measures
+from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
+from simulations.baselines.linear import LinearGaussian, features_of
+from simulations.tstr import People, of_phantoms
+
+Say = Callable[[str], None]
+Sampler = Callable[[slice], Tensor]                          # which people -> (B, 1, D, H, W)
+OURS, MONAI, PCA, REAL = "braing3n tiny", "MONAI latent diffusion", "PCA, linear Gaussian", "other people"
+_FITTED = 640                                                # phantoms of PCA; some of them are the other people
+_HEUN, _DDIM = (2, 3, 6, 12), (5, 10, 25, 50, 100)           # steps that are tried
+_TOGETHER = 16                                               # people that every sampler makes before the next do
+_ALIKE = 1.1                                                 # times the best Frechet distance: as good
+_PAIRS, _SEED, _SHOWN = 60, 20_260_003, 4
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of scans once they were encoded and decoded. The interval is over people, 95 %."""
+
+    arm: str
+    people: str                                              # "phantoms", or a site
+    numbers: int                                             # that a volume is kept as
+    psnr: float                                              # dB inside the template's brain
+    low: float
+    high: float
+    ms_ssim: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """Generated people of the conditions of as many unseen ones."""
+
+    arm: str
+    evaluations: int                                         # of the network, a volume
+    seconds: float                                           # a volume, in turn with all others in one process
+    kid: float
+    frechet: float
+    coverage: float
+    organs: float                                            # largest |Cohen's d| of a tissue's volume
+    ventricles: float                                        # r of asked, among all other conditions, and measured
+    pairs: float                                             # MS-SSIM
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Everything that is compared, and the phantoms it is compared on."""
+
+    ours: Brain
+    monai: LatentDiffusion
+    linear: LinearGaussian
+    others: People
+    unseen: People
+
+
+def arms(ours: Brain, monai: LatentDiffusion, people: int, say: Say) -> Arms:
+    """With what is fitted in closed form, and people to hold everybody against."""
+    say(f"phantoms: {_FITTED} for PCA, {people} that nobody saw")
+    others, unseen = of_phantoms(ours, _FITTED, people)
+    linear = LinearGaussian(others.volumes, features_of(ours, others.conditions), ours.decoder.brain > 0)
+    return Arms(ours, monai, linear, People(others.volumes[:people], others.conditions[:people]), unseen)
+
+
+def kept(found: Arms, volumes: Tensor, people: str) -> list[Kept]:
+    """Every arm's reconstruction of (n, 1, D, H, W) scans."""
+    model = found.ours
+    ways: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
+        "mean volume": (0, lambda part: model.decoder.mean.expand(len(part), 1, *part.shape[2:])),
+        PCA: (found.linear.components, found.linear.rebuilt),
+        MONAI: (LATENT_CHANNELS * int(np.prod(found.monai.latent)), lambda v: found.monai.decode(found.monai.encode(v))),
+        OURS: (model.centre.numel(), lambda part: model.decode(model.encode(part))),
+    }
+    return [_kept(found, name, numbers, volumes, way, people) for name, (numbers, way) in ways.items()]
+
+
+@torch.no_grad()
+def _kept(
+    found: Arms, arm: str, numbers: int, volumes: Tensor, way: Callable[[Tensor], Tensor], people: str
+) -> Kept:
+    brain = template(found.ours.preset).mask
+    made = torch.cat([way(part).clamp(0, BRIGHTEST) for part in volumes.split(_TOGETHER)])
+    each = [metrics.psnr(one, true, brain) for one, true in zip(made, volumes, strict=True)]
+    alike = [metrics.ms_ssim(one, true) for one, true in zip(made, volumes, strict=True)]
+    return Kept(arm, people, numbers, float(np.mean(each)), *metrics.bootstrap_interval(each, seed=0), float(np.mean(alike)))
+
+
+def made(found: Arms, say: Say) -> tuple[list[Made], dict[str, Tensor]]:
+    """Every sampler at every number of steps, in turn; and the people of each arm's most steps."""
+    samplers = dict(_samplers(found))
+    volumes: dict[tuple[str, int], list[Tensor]] = {key: [] for key in samplers}
+    seconds = dict.fromkeys(samplers, 0.0)
+    count = len(found.unseen)
+    for first in range(0, count, _TOGETHER):
+        for key, sampler in samplers.items():
+            began = perf_counter()
+            volumes[key].append(sampler(slice(first, min(first + _TOGETHER, count))).clamp(0, BRIGHTEST))
+            seconds[key] += perf_counter() - began
+        say(f"people: {min(first + _TOGETHER, count)} of {count} by each of {len(samplers)} samplers")
+    people = {key: torch.cat(parts) for key, parts in volumes.items()}
+    rows = [_made(found, arm, steps, seconds[arm, steps] / count, people[arm, steps]) for arm, steps in samplers]
+    rows.append(_made(found, REAL, 0, 0.0, found.others.volumes))
+    return rows, {arm: each for (arm, _), each in people.items()}
+
+
+def _samplers(found: Arms) -> dict[tuple[str, int], Sampler]:
+    """(arm, evaluations) -> what makes those people."""
+    model, monai, rows = found.ours, found.monai, found.unseen.conditions
+    noise, codes, features = noise_of(model, _SEED, len(rows)), model.codes(rows), features_of(model, rows)
+
+    def ours(steps: int) -> Sampler:
+        return lambda part: generate(
+            model, rows[part], _SEED, steps=steps, guidance=1.0, sampler=heun, noise=noise[part], batch=_TOGETHER
+        )
+
+    def theirs(steps: int) -> Sampler:
+        return lambda part: monai.sample(codes[part], steps, _SEED + part.start)
+
+    return {
+        **{(OURS, 2 * steps - 1): ours(steps) for steps in _HEUN},
+        **{(MONAI, steps): theirs(steps) for steps in _DDIM},
+        (PCA, 1): lambda part: found.linear.sample(features[part], _SEED + part.start),
+    }
+
+
+def _made(found: Arms, arm: str, evaluations: int, seconds: float, volumes: Tensor) -> Made:
+    model, real = found.ours, found.unseen.volumes
+    ours, theirs = (embed(model, each).double().numpy() for each in (volumes, real))
+    organs, true = (measures(each, model.preset) for each in (volumes, real))
+    asked = [float(str(row["ventricles"])) for row in (found.others if arm == REAL else found.unseen).conditions]
+    return Made(
+        arm, evaluations, seconds, metrics.kid(ours, theirs), metrics.frechet(ours, theirs),
+        metrics.manifold(theirs, ours).coverage, max(abs(row.effect) for row in metrics.plausibility(true, organs)),
+        metrics.correlation(asked, organs["ventricles_ml"]), metrics.mean_pairwise_ms_ssim(volumes, _PAIRS, seed=1),
+    )  # fmt: skip
+
+
+def cheapest(rows: Sequence[Made], arm: str) -> Made:
+    """The fewest evaluations of an arm whose Frechet distance is about that of its best."""
+    own = [row for row in rows if row.arm == arm]
+    best = min(row.frechet for row in own)
+    return min((row for row in own if row.frechet <= _ALIKE * best), key=lambda row: row.evaluations)
+
+
+def told(rebuilt: Sequence[Kept], people: Sequence[Made], flops: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The tables for a person. Seconds are this machine's; only their ratio travels."""
+    lines = [f"{'kept of a scan':<26}{'people':<12}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}MS-SSIM"]
+    for row in rebuilt:
+        interval = f"{row.low:.2f} to {row.high:.2f}"
+        lines.append(f"{row.arm:<26}{row.people:<12}{row.numbers:>8}{row.psnr:>7.2f}  {interval:<16}{row.ms_ssim:.3f}")
+    heads = f"{'KID':>8}{'Frechet':>9}{'coverage':>10}{'tissues':>9}{'asked r':>9}{'pairs':>7}{'seconds':>9}"
+    lines.append(f"{'people':<26}{'evaluations':>12}{heads}")
+    for one in people:
+        cost = f"{one.seconds:>9.3f}" if one.evaluations else f"{'-':>9}"
+        numbers = f"{one.kid:>8.4f}{one.frechet:>9.2f}{one.coverage:>10.3f}{one.organs:>9.2f}{one.ventricles:>9.3f}"
+        lines.append(f"{one.arm:<26}{one.evaluations or '-':>12}{numbers}{one.pairs:>7.3f}{cost}")
+    ours, theirs = (cheapest(people, arm) for arm in (OURS, MONAI))
+    lines.append(
+        f"as good as each gets: ours by {ours.evaluations} evaluations, MONAI's by {theirs.evaluations}; "
+        f"volumes a second, ours over theirs: {theirs.seconds / ours.seconds:.1f}"
+    )
+    spent = ", ".join(f"{stage} {theirs / ours:.2f}" for stage, (ours, theirs) in flops.items())
+    return [*lines, f"arithmetic of MONAI's training over ours: {spent}"]
+
+
+def write(rebuilt: Sequence[Kept], people: Sequence[Made], flops: Mapping[str, tuple[float, float]], out: Path) -> None:
+    """The same for a program."""
+    found = {
+        "kept": [asdict(row) for row in rebuilt], "made": [asdict(row) for row in people],
+        "training_flops": {stage: {"ours": ours, "theirs": theirs} for stage, (ours, theirs) in flops.items()},
+    }  # fmt: skip
+    write_atomically(out, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+
+
+def picture(found: Arms, people: Mapping[str, Tensor]) -> bytes:
+    """PNG: a row for unseen people and one for each arm's people of the same conditions; middle axial planes."""
+    rows = {"real": found.unseen.volumes, **people}
+    figure = figures.blank(2.2 * _SHOWN, 2.3 * len(rows), 110)
+    for place, (name, volumes) in enumerate(rows.items()):
+        for column in range(_SHOWN):
+            axes = figure.add_subplot(len(rows), _SHOWN, _SHOWN * place + column + 1)
+            plane = volumes[column, 0].select(2, volumes.shape[-1] // 2).T.numpy()
+            axes.imshow(plane, origin="lower", cmap="gray", vmin=0, vmax=BRIGHTEST)
+            age = found.unseen.conditions[column]["age"]
+            title = f"{float(str(age)):.0f} years" if place == 0 else None
+            axes.set(xticks=[], yticks=[], ylabel=name if column == 0 else None, title=title)
+    return figures.png(figure)

@@ -1,0 +1,109 @@
+"""MONAI's latent diffusion trained as the prior was: the same phantoms and conditions, as much arithmetic.
+
+It goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from braing3n_core.models.brain import Brain
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import DEFAULT_VARIABLES
+from braing3n_core.state import load, save
+from braing3n_core.training import hidden
+from server.optimise import Phase, Say, fit
+from server.prior import PriorRecipe, PublicRecipe, batched, conditions_of, public_people, varied_volumes
+from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
+from simulations.bench.estimate import estimate
+from simulations.recipe_files import found_recipe
+
+
+class BaselineRecipe(PublicRecipe):
+    """Everything that decides the baseline's weights."""
+
+    prior: Path                                              # the recipe of the prior whose phantoms it is trained on
+    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
+    autoencoder: Phase
+    diffusion: Phase
+
+
+def trained(recipe: BaselineRecipe, out: Path, say: Say) -> LatentDiffusion:
+    """The networks of `recipe`, from `out` if they were trained there."""
+    model = LatentDiffusion(PRESETS[recipe.preset].shape, DEFAULT_VARIABLES)
+    path = out / "monai.safetensors"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(recipe.seed)                       # initial weights
+        model = LatentDiffusion(PRESETS[recipe.preset].shape, DEFAULT_VARIABLES)
+        _train(model, recipe, PriorRecipe.load(found_recipe(recipe.prior)), out, say)
+        save(path, model.state_dict())
+    model.load_state_dict(load(path)[0])
+    return model.eval()
+
+
+def _train(model: LatentDiffusion, recipe: BaselineRecipe, prior: PriorRecipe, out: Path, say: Say) -> None:
+    say(f"phantoms: {prior.varied} of many scanners for the autoencoder")
+    volumes = varied_volumes(prior)
+
+    def reconstructed(step: int) -> Tensor:
+        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rows = torch.randint(len(volumes), (recipe.autoencoder.batch,), generator=draw)
+        return model.autoencoder_loss(volumes[rows].float(), draw)
+
+    weights = dict(model.autoencoder.named_parameters())
+    average = fit("autoencoder", weights, reconstructed, recipe.autoencoder, recipe.ema, out / ".autoencoder.safetensors", say)
+    model.autoencoder.load_state_dict(average)
+    say(f"phantoms: {prior.people} of the public population for the diffusion")
+    people, truths = public_people(prior)
+    codes = Brain(PRESETS[recipe.preset], DEFAULT_VARIABLES).codes(
+        [conditions_of(truth, volume, PRESETS[recipe.preset]) for truth, volume in zip(truths, people, strict=True)]
+    )
+    latents = batched(model.eval().encode, people).float()
+    model.train().scale.fill_(float(latents.std()))
+
+    def denoised(step: int) -> Tensor:
+        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rows = torch.randint(len(latents), (recipe.diffusion.batch,), generator=draw)
+        return model.diffusion_loss(latents[rows], hidden(codes[rows], draw), draw)
+
+    weights = dict(model.unet.named_parameters())
+    average = fit("diffusion", weights, denoised, recipe.diffusion, recipe.ema, out / ".diffusion.safetensors", say)
+    model.unet.load_state_dict(average)
+
+
+def arithmetic(recipe: BaselineRecipe) -> dict[str, tuple[float, float]]:
+    """"autoencoder" and "generator" -> FLOPs that the prior's training took, and that the baseline's takes."""
+    prior, preset = PriorRecipe.load(found_recipe(recipe.prior)), PRESETS[recipe.preset]
+    ours = estimate(recipe.preset, preset, DEFAULT_VARIABLES, steps=1).step_flops
+    model, draw = LatentDiffusion(preset.shape, DEFAULT_VARIABLES), torch.Generator().manual_seed(0)
+    volume, codes = torch.zeros(1, 1, *preset.shape), torch.zeros(1, len(DEFAULT_VARIABLES))
+    latents = torch.zeros(1, LATENT_CHANNELS, *model.latent)
+    return {
+        "autoencoder": (
+            _rows(prior.encoder) * ours["encoder"] + _rows(prior.decoder) * ours["decoder"],
+            _rows(recipe.autoencoder) * _flops(lambda: model.autoencoder_loss(volume, draw)),
+        ),
+        "generator": (
+            float(_rows(prior.generator) * ours["generator"]),
+            _rows(recipe.diffusion) * _flops(lambda: model.diffusion_loss(latents, codes, draw)),
+        ),
+    }
+
+
+def _rows(phase: Phase) -> int:
+    return phase.steps * phase.batch
+
+
+def _flops(loss: Callable[[], Tensor]) -> float:
+    """Of a step on one row, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return float(counter.get_total_flops())
