@@ -172,8 +172,7 @@ def _encoder_loss(model: nn.Module, rows: Rows) -> Tensor:
 def _decoder_loss(model: nn.Module, rows: Rows) -> Tensor:
     """Squared error inside the brain, in units of 0.01, from latents with noise on them (RAE, arXiv 2510.11690)."""
     brain, (tokens, volumes, noise) = cast(Brain, model), rows
-    latents = (brain.projection(tokens) - brain.centre) / brain.scale
-    return _apart(brain, brain.decode(latents + noise), volumes)
+    return _apart(brain, brain.decode(brain.latents(tokens) + noise), volumes)
 
 
 def _contrast_loss(model: nn.Module, rows: Rows) -> Tensor:

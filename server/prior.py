@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import torch
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
 from torch import Tensor
 
 from braing3n_core.data.phantom import Truth, phantoms
@@ -26,15 +26,18 @@ from braing3n_core.errors import PlanRefused
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.modality import Modality
 from braing3n_core.models.presets import PRESETS, Preset
+from braing3n_core.models.tokenizer import hidden_error
 from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.morphometry import measure
 from braing3n_core.plan import DEFAULT_VARIABLES, Frozen, Hospital, PresetName, StageName
 from braing3n_core.prior import write_prior
 from braing3n_core.training import LATENT_NOISE, draw_rows, row_loss
 from privacy.dp_sgd import Rows
+from server.losses import spectral_loss, structural_loss
 from server.optimise import Phase, Say, fit
 from server.population import fit_population
 
+BatchLoss = Callable[[Brain, Rows], Tensor]                  # rows of a batch -> ()
 _AT_ONCE = 64                                                # volumes encoded together
 _PER_SCANNER = 25                                            # varied phantoms that share one scanner
 # The projection stays as fitted: against a fixed noise it would grow rather than the decoder become robust. The style of a
@@ -80,13 +83,25 @@ class TrainingRecipe(ScannedRecipe):
     ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
 
 
+class EncoderPhase(Phase):
+    """The masked autoencoder's: squared error, and so much of the error of spectra beside it."""
+
+    frequency: NonNegativeFloat = 0.0
+
+
+class DecoderPhase(Phase):
+    """The decoder's: squared error, or the absolute one and so much of what structural similarity lacks."""
+
+    structural: NonNegativeFloat = 0.0
+
+
 class PriorRecipe(TrainingRecipe):
     """Everything that decides the prior's weights."""
 
     people: PositiveInt                                      # phantoms of the public population, for mean and generator
     varied: PositiveInt                                      # phantoms of many scanners, for encoder and decoder
-    encoder: Phase
-    decoder: Phase
+    encoder: EncoderPhase
+    decoder: DecoderPhase
     generator: Phase
 
 
@@ -100,10 +115,10 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     model.decoder.mean.copy_(people.mean(0, dtype=torch.float32)[0].half())
     varied = varied_volumes(recipe)
     cubes = batched(model.cubes, varied)
-    train_stage("encoder", model, (cubes,), recipe.encoder, recipe, out, say)
+    train_stage("encoder", model, (cubes,), recipe.encoder, recipe, out, say, _encoder_loss(recipe.encoder))
     tokens = batched(model.encoder, cubes)
     fit_projection(model, tokens, cubes)
-    train_stage("decoder", model, (tokens, varied), recipe.decoder, recipe, out, say)
+    train_stage("decoder", model, (tokens, varied), recipe.decoder, recipe, out, say, _decoder_loss(recipe.decoder))
     codes = model.codes([conditions_of(truth, volume, model.preset) for truth, volume in zip(truths, people, strict=True)])
     latents = batched(model.encode, people)
     scanners = scanner_means(batched(model.encode, varied))
@@ -142,16 +157,43 @@ def fit_projection(model: Brain | Modality, tokens: Tensor, cubes: Tensor) -> No
 
 
 def train_stage(
-    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: TrainingRecipe, out: Path, say: Say
-) -> None:
-    """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen."""
-    loss_of = row_loss(stage)
+    stage: StageName, model: Brain, data: Rows, phase: Phase, recipe: TrainingRecipe, out: Path, say: Say,
+    loss: BatchLoss | None = None,
+) -> None:  # fmt: skip
+    """Train the stage's networks on rows of `data`; the model ends with the averaged weights, frozen.
+
+    `loss` of a batch is used in place of the mean of the stage's own.
+    """
+    loss_of = loss or _stage_loss(stage)
 
     def loss_at(draw: torch.Generator) -> Tensor:
         rows = draw_rows(stage, data, model, phase.batch, draw)
-        return loss_of(model, tuple(row.float() if row.is_floating_point() else row for row in rows)).mean()
+        return loss_of(model, tuple(row.float() if row.is_floating_point() else row for row in rows))
 
     train_networks(stage, NETWORKS[stage], model, loss_at, phase, recipe, out, say)
+
+
+def _stage_loss(stage: StageName) -> BatchLoss:
+    return lambda model, rows: row_loss(stage)(model, rows).mean()
+
+
+def _encoder_loss(phase: EncoderPhase) -> BatchLoss:
+    def loss(model: Brain, rows: Rows) -> Tensor:
+        cubes, keep = rows
+        predicted = model.masked(model.encoder(cubes, keep), keep)
+        squared = hidden_error(predicted, cubes, keep).mean()
+        return squared + phase.frequency * spectral_loss(predicted, cubes, keep, model.preset.patch)
+
+    return loss if phase.frequency else _stage_loss("encoder")
+
+
+def _decoder_loss(phase: DecoderPhase) -> BatchLoss:
+    def loss(model: Brain, rows: Rows) -> Tensor:
+        tokens, volumes, noise = rows
+        made = model.decode(model.latents(tokens) + noise)
+        return structural_loss(made, volumes, model.decoder.brain, phase.structural)
+
+    return loss if phase.structural else _stage_loss("decoder")
 
 
 def train_networks(

@@ -146,12 +146,16 @@ def baselines(
     recipe: Annotated[Path, typer.Option(help="How MONAI's networks are trained.")] = Path("monai_tiny.toml"),
     people: Annotated[int, typer.Option(min=32, max=640, help="Unseen phantoms that everybody is held against.")] = 160,
     data: Annotated[list[str] | None, typer.Option(help="site=DIR: real scans to keep and to probe as well.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
 ) -> None:
     """Train MONAI's latent diffusion on the prior's phantoms, and hold the prior, PCA and the mean volume beside it."""
+    from braing3n_core.prior import SHIPPED, read_prior
     from simulations.baselines.run import compared
     from simulations.baselines.training import BaselineRecipe
 
-    console.show("\n".join(compared(BaselineRecipe.load(found_recipe(recipe)), out, people, data or [], console.note)))
+    ours = read_prior(weights or SHIPPED / "tiny.safetensors")
+    lines = compared(BaselineRecipe.load(found_recipe(recipe)), ours, out, people, data or [], console.note)
+    console.show("\n".join(lines))
 
 
 @models.command()

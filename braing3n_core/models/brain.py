@@ -112,9 +112,13 @@ class Brain(nn.Module):
     def encode(self, volumes: Tensor, modality: str = T1W) -> Tensor:
         """(B, 1, D, H, W) of a modality -> (B, N, C) normalised mean latents; there is nothing random in them."""
         if modality == T1W:
-            return (self.projection(self.encoder(self.cubes(volumes))) - self.centre) / self.scale
+            return self.latents(self.encoder(self.cubes(volumes)))
         other = self.modality(modality)
         return other.latents(self.encoder(other.cubes(volumes)))
+
+    def latents(self, tokens: Tensor) -> Tensor:
+        """(B, N, E) tokens of a T1w -> (B, N, C) normalised latents."""
+        return (self.projection(tokens) - self.centre) / self.scale
 
     def decode(self, latents: Tensor, modality: str = T1W) -> Tensor:
         """(B, N, C) normalised latents of a modality -> (B, 1, D, H, W)."""

@@ -64,7 +64,11 @@ def mask_tokens(rows: int, tokens: int, ratio: float, generator: torch.Generator
 
 def masked_loss(encoder: Encoder, decoder: MaskedDecoder, cubes: Tensor, keep: Tensor) -> Tensor:
     """(B,) mean squared error over hidden cubes."""
-    predicted = decoder(encoder(cubes, keep), keep)          # (B, N, V)
+    return hidden_error(decoder(encoder(cubes, keep), keep), cubes, keep)
+
+
+def hidden_error(predicted: Tensor, cubes: Tensor, keep: Tensor) -> Tensor:
+    """(B, N, V) predicted and true cubes, (B, K) visible places -> (B,) mean squared error over the others."""
     hidden = torch.ones(cubes.shape[:2], device=cubes.device).scatter(1, keep, 0.0)
     error = (predicted - cubes).square().mean(2)             # (B, N)
     return (error * hidden).sum(1) / hidden.sum(1)

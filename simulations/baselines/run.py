@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braing3n_core.files import write_atomically
+from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
-from braing3n_core.prior import SHIPPED, read_prior
 from server.optimise import Say
 from server.prior import batched
 from simulations import probe
@@ -18,9 +18,11 @@ from simulations.recipe_files import RECIPES
 _REAL = RECIPES / "real_three_sites.toml"                    # whose registration
 
 
-def compared(recipe: BaselineRecipe, out: Path, people: int, data: Sequence[str], say: Say) -> list[str]:
+def compared(
+    recipe: BaselineRecipe, ours: Brain, out: Path, people: int, data: Sequence[str], say: Say
+) -> list[str]:
     """Train, measure and write below `out`; the tables for a person. `data`: site=DIR."""
-    monai, ours = trained(recipe, out, say), read_prior(SHIPPED / f"{recipe.preset}.safetensors").eval()
+    monai = trained(recipe, out, say)
     found = table.arms(ours, monai, people, say)
     rebuilt, scores = table.kept(found, found.unseen.volumes, "phantoms"), []
     if data:

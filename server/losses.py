@@ -1,0 +1,43 @@
+"""What public training may lose besides squared error. Stages of a plan have squared error alone."""
+
+# B volumes, N cubes of (p, q, r) voxels, K visible ones, (D, H, W) voxels
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
+from torch import Tensor
+
+from braing3n_core.metrics.images import DATA_RANGE, WINDOW, WINDOW_SIGMA
+from braing3n_core.models.presets import Sides
+
+_SCALES = 3                                                  # each half the sides of the one before
+
+
+def spectral_loss(predicted: Tensor, cubes: Tensor, keep: Tensor, patch: Sides) -> Tensor:
+    """() mean modulus of the difference of spectra, over hidden cubes: (B, N, pqr) predicted and true, (B, K) visible places.
+
+    Unlike squared error, which by Parseval is the same in space and in frequency, it weighs a fine wave of small amplitude
+    as a coarse one of large amplitude. The transform is orthonormal, cube by cube.
+    """
+    hidden = torch.ones(cubes.shape[:2]).scatter(1, keep, 0.0)
+    waves = torch.fft.rfftn((predicted - cubes).unflatten(2, patch), dim=(2, 3, 4), norm="ortho")
+    apart = waves.abs().flatten(2).mean(2)                   # (B, N)
+    loss: Tensor = (apart * hidden).sum() / hidden.sum()
+    return loss
+
+
+def structural_loss(made: Tensor, volumes: Tensor, brain: Tensor, weight: float) -> Tensor:
+    """() mean absolute error inside (D, H, W) `brain`, and `weight` times what similarity lacks of 1 on three scales.
+
+    (B, 1, D, H, W) both. Structural similarity by Wang et al., IEEE TIP 2004, as computed by MONAI.
+    """
+    from monai.losses.ssim_loss import SSIMLoss  # noqa: PLC0415 - seconds to load, for one kind of training
+
+    absolute = ((made - volumes).abs() * brain).sum() / (len(made) * brain.sum())
+    unlike = SSIMLoss(3, data_range=DATA_RANGE, win_size=WINDOW, kernel_sigma=WINDOW_SIGMA)
+    scales = []
+    for _ in range(_SCALES):
+        scales.append(unlike(made, volumes))
+        made, volumes = F.avg_pool3d(made, 2), F.avg_pool3d(volumes, 2)
+    return absolute + weight * torch.stack(scales).mean()
