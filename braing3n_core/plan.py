@@ -266,6 +266,12 @@ class TrainingPlan(Frozen):
         """Whether hospitals say how far apart people are."""
         return any(stage.name == "spread" for stage in self.stages)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What this plan's model has beside the prior's networks, named as in `models.brain.Brain`."""
+        wanted = {"trajectory": self.longitudinal, "spread": self.spreads, "steering": self.release.exact}
+        return (*(part for part, needed in wanted.items() if needed), *self.modalities[1:])
+
     def stage(self, name: str) -> Stage:
         """The stage called `name`. Raises PlanRefused if the plan has none."""
         for stage in self.stages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,14 @@ from braing3n_core.data.phantom import WHITE_LEVEL
 from braing3n_core.data.template import template
 from braing3n_core.errors import IntegrityError, PlanRefused
 from braing3n_core.files import write_atomically
-from braing3n_core.models.brain import Brain
+from braing3n_core.models.brain import NAMED_PARTS, Brain
 from braing3n_core.models.population import Population
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.models.quantizer import FiniteScalar
-from braing3n_core.plan import DEFAULT_VARIABLES, T1W, Categorical, Continuous, TrainingPlan
+from braing3n_core.plan import DEFAULT_VARIABLES, Categorical, Continuous, TrainingPlan
 from braing3n_core.state import load, save
 
 SHIPPED = Path(str(files("braing3n_core") / "weights"))
-_NAMED = ("trajectory", "spread", "steering")                # beside the prior; whatever else is there is a modality
 
 
 def load_prior(plan: TrainingPlan) -> Brain:
@@ -39,11 +38,7 @@ def load_prior(plan: TrainingPlan) -> Brain:
     if plan.start == "scratch":
         model = from_scratch(plan.model, plan.variables, plan.seed)
     else:
-        path = SHIPPED / f"{plan.preset}.safetensors"
-        model = read_prior(
-            path, plan.variables, longitudinal=plan.longitudinal, spreads=plan.spreads, steers=plan.release.exact,
-            modalities=plan.modalities,
-        )  # fmt: skip
+        model = read_prior(SHIPPED / f"{plan.preset}.safetensors", plan.variables, plan.parts)
     model.quantizer = FiniteScalar(plan.levels) if plan.levels else None
     return model
 
@@ -58,40 +53,26 @@ def from_scratch(preset: Preset, variables: Sequence[Continuous | Categorical], 
 
 
 def read_prior(
-    path: Path,
-    variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES,
-    *,
-    longitudinal: bool = False,
-    spreads: bool = False,
-    steers: bool = False,
-    modalities: Sequence[str] = (T1W,),
+    path: Path, variables: Sequence[Continuous | Categorical] = DEFAULT_VARIABLES, parts: Collection[str] = ()
 ) -> Brain:
     """The prior at `path`, checked against the record beside it; `variables` after the default ones start without effect.
 
-    `longitudinal`: with the trajectory beside it, `spreads` with how its people are spread, `steers` with what brings them to
-    volumes, and `modalities` with those, all made on this prior's latents.
+    With those `parts` (of `Brain`) that lie beside it, all made on this prior's latents.
     """
     record, tensors = _checked(path)
-    asked = {"trajectory": longitudinal, "spread": spreads, "steering": steers} | {name: name != T1W for name in modalities}
-    beside = [part for part, wanted in asked.items() if wanted]
-    for part in beside:
+    for part in parts:
         about, more = _checked(beside_prior(path, part))
         if about.get("prior") != record["sha256"]:
             raise IntegrityError(f"the {part} beside {path.name} belongs to another prior; install the package again")
         tensors |= more
-    preset = PRESETS[str(record["preset"])]
-    model = Brain(preset, variables, longitudinal=longitudinal, spreads=spreads, steers=steers, modalities=modalities)
+    model = Brain(PRESETS[str(record["preset"])], variables, parts)
     _adopt(model, tensors, len(DEFAULT_VARIABLES))
     return model.requires_grad_(False)
 
 
-def extended(
-    model: Brain, *, longitudinal: bool = False, spreads: bool = False, steers: bool = False, modalities: Sequence[str] = (T1W,)
-) -> Brain:
-    """The same model with an untrained trajectory, spread, steering, or networks of other modalities beside it; frozen."""
-    larger = Brain(
-        model.preset, model.variables, longitudinal=longitudinal, spreads=spreads, steers=steers, modalities=modalities
-    )
+def extended(model: Brain, part: str) -> Brain:
+    """The same model with an untrained part (of `Brain`) beside it; frozen."""
+    larger = Brain(model.preset, model.variables, (part,))
     larger.load_state_dict({**larger.state_dict(), **model.state_dict()})
     return larger.requires_grad_(False)
 
@@ -108,14 +89,14 @@ def write_prior(model: Brain, preset: str, recipe: Mapping[str, object], out: Pa
 
 def write_beside(model: Brain, part: str, preset: str, recipe: Mapping[str, object], prior: Path, out: Path) -> Path:
     """Write one part of the model as float16 with its record: digest, recipe, prior's digest. `part` as in `beside_prior`."""
-    prefix = f"{part}." if part in _NAMED else f"others.{part}."
+    prefix = f"{part}." if part in NAMED_PARTS else f"others.{part}."
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(prefix)}
     record = {"preset": preset, "prior": hashlib.sha256(prior.read_bytes()).hexdigest(), "recipe": recipe}
     return _write(beside_prior(out / f"{preset}.safetensors", part), tensors, record)
 
 
 def beside_prior(prior: Path, part: str) -> Path:
-    """Where a part that goes with the prior at this path lies: "trajectory", "spread", "steering", or a modality."""
+    """Where a part (of `Brain`) that goes with the prior at this path lies."""
     return prior.with_suffix(f".{part}.safetensors")
 
 

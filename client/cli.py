@@ -265,7 +265,7 @@ def forecast(
     from client.embed import registered
     from client.forecast import write_forecast
 
-    model = read_prior(weights or SHIPPED / "tiny.safetensors", longitudinal=True)
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", parts=("trajectory",))
     found = write_forecast(scan, out, model, known or [], years, registered(registration))
     console.show("\n".join([*found.told(), f"{out}: now.nii.gz, forecast.nii.gz, forecast.png, forecast.json"]))
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from braing3n_core.generate import noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.morphometry import measures
 from braing3n_core.plan import Categorical, Continuous
+from braing3n_core.scratch import scratch
 from client.embed import Registration
 
 DRAWS = 16                                                   # courses of events that an interval is read from
@@ -128,8 +128,8 @@ def write_forecast(
         raise UsageError(f"no folder {out.parent} to put {out.name} in; make it first")
     person = person_of(model, words)
     found = foresee(model, onto_template(scan, model.preset, registration), person, years)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:  # mkdtemp makes it 0700
-        whole = Path(scratch) / "whole"
+    with scratch(f".{out.name}-", out.parent) as work:
+        whole = work / "whole"
         whole.mkdir(mode=0o700)
         affine = template(model.preset).affine
         for name, volume in (("now", found.now), ("forecast", found.then)):

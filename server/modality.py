@@ -44,7 +44,7 @@ def train_modality(recipe: ModalityRecipe, out: Path, say: Say) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)                           # initial weights
     source = SHIPPED / f"{recipe.preset}.safetensors"
-    model = extended(read_prior(source), modalities=(T1W, recipe.modality))
+    model = extended(read_prior(source), recipe.modality)
     own = model.modality(recipe.modality)
     say(f"phantoms: {recipe.people} people with T1w and {recipe.modality}")
     first, volumes, codes = _pairs(recipe, model, say)

@@ -38,7 +38,7 @@ def measure_spread(recipe: SpreadRecipe, out: Path, say: Say) -> Path:
     """Write `<out>/<preset>.spread.safetensors` (float16) with its record; return it."""
     out.mkdir(parents=True, exist_ok=True)
     source = SHIPPED / f"{recipe.preset}.safetensors"
-    model = extended(read_prior(source), spreads=True)
+    model = extended(read_prior(source), "spread")
     say(f"conditions of {recipe.people} phantoms")
     location, scale = student(_coordinates(recipe, model, say))
     model.spreading.centre.copy_(location)

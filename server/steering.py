@@ -43,7 +43,7 @@ def fit_steering(recipe: SteeringRecipe, out: Path, say: Say) -> Path:
     """Write `<out>/<preset>.steering.safetensors` (float16) with its record; return it."""
     out.mkdir(parents=True, exist_ok=True)
     source = SHIPPED / f"{recipe.preset}.safetensors"
-    model = extended(read_prior(source), steers=True)
+    model = extended(read_prior(source), "steering")
     latents, volumes = zip(*_measured(recipe, model, say), strict=True)
     model.steered.fit(torch.cat(latents), torch.cat(volumes), recipe.ridge)
     _narrow(recipe, model, torch.cat(volumes), say)

@@ -45,7 +45,7 @@ def train_trajectory(recipe: TrajectoryRecipe, out: Path, say: Say) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)                           # initial weights
     source = SHIPPED / f"{recipe.preset}.safetensors"
-    model = extended(read_prior(source), longitudinal=True)
+    model = extended(read_prior(source), "trajectory")
     say(f"phantoms: {recipe.people} people with {recipe.visits} visits each")
     data = _pairs(recipe, model, say)
     change, codes, years = data[1:4]

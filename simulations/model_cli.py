@@ -71,7 +71,7 @@ def modalities(
     from braing3n_core.prior import SHIPPED, read_prior
     from simulations import modalities as shown
 
-    model = read_prior(weights or SHIPPED / "tiny.safetensors", modalities=("T1w", shown.FLAIR))
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", parts=(shown.FLAIR,))
     if data:
         plan = TrainingPlan.load(RECIPES / "two_modalities.toml")
         with TemporaryDirectory() as cache:
@@ -111,7 +111,7 @@ def forecast(
     from simulations import forecasts
     from simulations.frontier.points import numbers
 
-    model = read_prior(weights or SHIPPED / "tiny.safetensors", longitudinal=True)
+    model = read_prior(weights or SHIPPED / "tiny.safetensors", parts=("trajectory",))
     found = [forecasts.told_for(model, gap, people, known, console.note) for gap in numbers("years", years)]
     rows = [row for each in found for row in each.rows]
     if out:
@@ -198,7 +198,7 @@ def control(
         model = finished_run(finished, load_prior)[1]
     else:
         variables = (*DEFAULT_VARIABLES, controlling.BRAIN) if exact else DEFAULT_VARIABLES
-        model = read_prior(SHIPPED / "tiny.safetensors", variables, steers=exact)
+        model = read_prior(SHIPPED / "tiny.safetensors", variables, ("steering",) if exact else ())
     found = controlling.controls(model, people, steps, controlling.weights(weight or []), console.note)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -29,17 +29,10 @@ SMALL = dataclasses.replace(
 )
 
 
-def small_brain(
-    seed: int = 0,
-    *,
-    longitudinal: bool = False,
-    spreads: bool = False,
-    steers: bool = False,
-    modalities: tuple[str, ...] = ("T1w",),
-) -> Brain:
+def small_brain(*parts: str, seed: int = 0) -> Brain:
     """Every tensor random, so that no branch is silenced by a zero it starts with."""
     torch.manual_seed(seed)
-    model = Brain(SMALL, DEFAULT_VARIABLES, longitudinal=longitudinal, spreads=spreads, steers=steers, modalities=modalities)
+    model = Brain(SMALL, DEFAULT_VARIABLES, parts)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from braing3n_core.data.volume import write_volume
 from braing3n_core.errors import UsageError
 from braing3n_core.models.presets import Preset
 from braing3n_core.plan import Hospital
+from braing3n_core.scratch import scratch
 
 TRUTHS = ("ventricles", "lesions", "tumour_core", "oedema")  # of braing3n_core.data.patient.Visit, ml
 Progress = Callable[[int, int], None]                        # done, total
@@ -58,8 +58,8 @@ def write_people(
 ) -> None:
     """Write `made` as one hospital with its answer key; the folder is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        whole = Path(scratch) / "bids"
+    with scratch(f".{folder.name}-", folder.parent) as work:
+        whole = work / "bids"
         (whole / "derivatives" / "labels").mkdir(parents=True)
         rows = []
         for number, person in enumerate(made, start=1):

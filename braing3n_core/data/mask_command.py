@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from braing3n_core.data.volume import read_volume, write_volume
 from braing3n_core.errors import DataRefused, UsageError
+from braing3n_core.scratch import scratch
 
 _LONGEST_S = 900.0
 
@@ -31,8 +30,8 @@ def masked_by(command: str, array: np.ndarray, affine: np.ndarray) -> np.ndarray
 
     Raises DataRefused if it fails, takes longer than 15 minutes, or writes no mask of the scan's shape.
     """
-    with TemporaryDirectory(prefix="braing3n-mask-") as scratch:
-        scan, mask = Path(scratch) / "scan.nii.gz", Path(scratch) / "mask.nii.gz"
+    with scratch("braing3n-mask-") as folder:
+        scan, mask = folder / "scan.nii.gz", folder / "mask.nii.gz"
         write_volume(scan, array, affine)
         words = [word.replace("{scan}", str(scan)).replace("{mask}", str(mask)) for word in words_of(command)]
         try:

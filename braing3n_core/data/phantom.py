@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
@@ -21,6 +20,7 @@ from braing3n_core.data.template import Template, template
 from braing3n_core.data.volume import write_volume
 from braing3n_core.models.presets import PRESETS, Preset
 from braing3n_core.plan import Hospital
+from braing3n_core.scratch import scratch
 
 AGES = (20.0, 90.0)                                          # years
 DEMENTIA_FROM = 55.0                                         # years; younger phantoms are healthy
@@ -78,8 +78,8 @@ def write_bids(
     """Phantoms as BIDS: T1w images, participants.tsv with the truth, dataset_description.json."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     affine = template(preset).affine
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        whole = Path(scratch) / "bids"
+    with scratch(f".{folder.name}-", folder.parent) as work:
+        whole = work / "bids"
         whole.mkdir()
         rows = ["participant_id\tage\tsex\tdiagnosis\tlesions\ttrue_ventricles"]
         for number, (volume, truth) in enumerate(people, start=1):

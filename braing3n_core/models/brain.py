@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Final, cast
 
@@ -28,6 +28,7 @@ from braing3n_core.morphometry import Morphometry
 from braing3n_core.plan import T1W, Categorical, Continuous
 
 Condition = float | str | None
+NAMED_PARTS: Final = ("trajectory", "spread", "steering")    # whatever else a model has beside the prior is a modality
 MEASURES: Final = tuple(field.name.removesuffix("_ml") for field in fields(Morphometry))
 
 
@@ -36,9 +37,9 @@ class Brain(nn.Module):
 
     Latents are normalised with public constants (`centre`, `scale`), so the generator sees zero mean and unit variance. With a
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
-    A `longitudinal` model has a `trajectory` beside the generator, one that `spreads` says how its people are spread, one that
-    `steers` brings them to volumes that are asked for, and one of several `modalities` has the networks of each besides T1w.
-    The other networks are the same with or without them.
+    `parts` lie beside the prior and only some plans need them: "trajectory" says what years do, "spread" how people are spread,
+    "steering" brings them to volumes that are asked for, and the name of a modality brings its networks. The others are the
+    same with or without them.
     """
 
     centre: Tensor                                           # (N, C)
@@ -48,11 +49,7 @@ class Brain(nn.Module):
         self,
         preset: Preset,
         variables: Sequence[Continuous | Categorical],
-        *,
-        longitudinal: bool = False,
-        spreads: bool = False,
-        steers: bool = False,
-        modalities: Sequence[str] = (T1W,),
+        parts: Collection[str] = (),
     ) -> None:
         super().__init__()
         public = template(preset)
@@ -64,10 +61,10 @@ class Brain(nn.Module):
         self.projection = nn.Linear(preset.encoder_width, preset.latent_width)
         self.decoder = Decoder(preset, inside, brain, tissue)
         self.generator = Generator(preset, inside, variables)
-        self.trajectory = Trajectory(preset, inside, variables) if longitudinal else None
-        self.spread = Spread() if spreads else None
-        self.steering = Steering(len(MEASURES), len(inside), preset.latent_width) if steers else None
-        others = {name: Modality(preset, inside, brain, tissue, variables) for name in modalities if name != T1W}
+        self.trajectory = Trajectory(preset, inside, variables) if "trajectory" in parts else None
+        self.spread = Spread() if "spread" in parts else None
+        self.steering = Steering(len(MEASURES), len(inside), preset.latent_width) if "steering" in parts else None
+        others = {name: Modality(preset, inside, brain, tissue, variables) for name in parts if name not in NAMED_PARTS}
         self.others = nn.ModuleDict(others)
         self.quantizer: FiniteScalar | None = None
         self.register_buffer("centre", torch.zeros(len(inside), preset.latent_width))

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.manifest import SUMS, digests_of, sums
 from braing3n_core.models.brain import Condition
 from braing3n_core.plan import T1W, TrainingPlan
+from braing3n_core.scratch import scratch
 from server.release.card import CROISSANT
 from server.release.card import documents as card
 from server.release.cohort import Person
@@ -66,8 +66,8 @@ def write_dataset(
     refuse_to_overwrite(out, replace)
     _refuse_broken(plan, people, volumes, measured or {})
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        whole = Path(scratch) / "whole"
+    with scratch(f".{out.name}-", out.parent) as work:
+        whole = work / "whole"
         (whole / "docs").mkdir(parents=True)
         rows = tables(plan, edition, people, measured or {}, kind)
         described = {
@@ -84,7 +84,7 @@ def write_dataset(
         for place, person in enumerate(people):
             _write_person(whole, plan, person, numbers[place] if numbers else place, volumes[place, 0], kind)
         write_atomically(whole / SUMS, sums(digests_of(whole)))
-        _take_place(whole, out, Path(scratch) / "before")
+        _take_place(whole, out, work / "before")
     return out
 
 

@@ -57,6 +57,7 @@ def flair() -> tuple[Tensor, Tensor]:
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "stranger"])
 def test_a_copy_of_a_flair_is_found_and_a_stranger_is_not(flair: tuple[Tensor, Tensor], kind: str) -> None:
     ours, strangers = flair

@@ -107,6 +107,7 @@ def test_no_kill_at_any_system_call_under_counts(tmp_path: Path, half: bool) -> 
     assert heard == b"rsra"
 
 
+@pytest.mark.slow
 def test_no_kill_at_any_moment_under_counts(tmp_path: Path) -> None:
     def spend(path: Path, writer: int) -> None:
         with Ledger(path, DELTA) as ledger:

@@ -34,6 +34,7 @@ def test_each_mechanism_has_its_event() -> None:
     assert set(charges(rehearsal(), ()).values()) == {NonPrivate("decoder"), NonPrivate("generator")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [[0.5], [0.99], [2.0], [float("nan")], [0.0], [-1.0], []], ids=str)
 def test_noise_that_was_kept_is_used_only_if_it_spends_what_it_should(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factor: list[float]

@@ -109,7 +109,7 @@ def test_nobody_s_loss_depends_on_who_else_is_there(name: StageName) -> None:
 
 
 def test_who_has_nothing_that_a_stage_learns_from_is_left_out() -> None:
-    model = small_brain(longitudinal=True)
+    model = small_brain("trajectory")
     single = patient(1)
     first, second = patient(2, scans=2).scans
     returning = (first, replace(second, conditions={**second.conditions, "age": 64.0}))

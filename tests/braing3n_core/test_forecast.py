@@ -12,7 +12,7 @@ from braing3n_core.forecast import drawn_change, expected_change, forecast, late
 from braing3n_core.generate import generate, noise_of
 from tests.small import SMALL, small_brain
 
-MODEL = small_brain(longitudinal=True)
+MODEL = small_brain("trajectory")
 PEOPLE = [{"age": 40.0}, {"age": 60.0, "sex": "F"}]
 
 
@@ -33,7 +33,7 @@ def test_no_change_leaves_the_scan_and_a_change_moves_what_it_decodes_to() -> No
 
 def test_where_the_flow_is_a_known_line_the_expectation_is_its_mean() -> None:
     """A field v(z, 1) = z - M has the mean M, and what an odd function of noise adds to it cancels."""
-    model = small_brain(longitudinal=True)
+    model = small_brain("trajectory")
     mean = torch.randn(2, model.tokens, SMALL.latent_width)
 
     class Known(torch.nn.Module):

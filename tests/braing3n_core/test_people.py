@@ -12,7 +12,7 @@ from braing3n_core.people import Wanted, images
 from tests.small import small_brain
 
 PEOPLE: list[dict[str, Condition]] = [{"age": 40.0, "sex": "F"}, {"age": 70.0, "sex": "M"}]
-MODEL = small_brain(longitudinal=True, modalities=("T1w", "FLAIR"))
+MODEL = small_brain("trajectory", "FLAIR")
 
 
 def made(wanted: list[Wanted], seed: int = 7) -> torch.Tensor:

@@ -32,7 +32,7 @@ def test_the_shipped_prior_is_small_and_made_by_the_shipped_recipe() -> None:
 
     record = json.loads((WEIGHTS / "tiny.json").read_text())
     assert (WEIGHTS / "tiny.safetensors").stat().st_size <= 12 * 2**20
-    assert PriorRecipe.load(RECIPES / "prior_tiny.toml").model_dump(mode="json") == record["recipe"]
+    assert PriorRecipe.load(RECIPES / "prior_tiny.toml") == PriorRecipe.model_validate_json(json.dumps(record["recipe"]))
 
 
 def test_the_shipped_trajectory_is_small_and_made_by_the_shipped_recipe_for_the_shipped_prior() -> None:
@@ -50,7 +50,7 @@ def test_the_shipped_spread_is_made_by_the_shipped_recipe_for_the_shipped_prior_
     record, about = (json.loads((WEIGHTS / f"tiny{kind}.json").read_text()) for kind in ("", ".spread"))
     assert SpreadRecipe.load(RECIPES / "spread_tiny.toml").model_dump(mode="json") == about["recipe"]
     assert about["prior"] == record["sha256"]
-    plain, wider = (prior.read_prior(WEIGHTS / "tiny.safetensors", spreads=wanted) for wanted in (False, True))
+    plain, wider = (prior.read_prior(WEIGHTS / "tiny.safetensors", parts=parts) for parts in ((), ("spread",)))
     new = {f"spread.{name}" for name in ("centre", "usual", "moves.code", "logs.code")}
     assert set(wider.state_dict()) - set(plain.state_dict()) == new
     assert float(wider.spreading.usual.min()) > 0
@@ -71,12 +71,12 @@ def test_a_trajectory_of_another_prior_is_refused(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "tiny.trajectory.json").read_text())
     (tmp_path / "tiny.trajectory.json").write_text(json.dumps(record | {"prior": "0" * 64}))
     with pytest.raises(IntegrityError, match="belongs to another prior"):
-        prior.read_prior(tmp_path / "tiny.safetensors", longitudinal=True)
+        prior.read_prior(tmp_path / "tiny.safetensors", parts=("trajectory",))
     assert prior.read_prior(tmp_path / "tiny.safetensors").trajectory is None
 
 
 def test_a_trajectory_beside_the_prior_changes_nothing_of_it() -> None:
-    plain, longer = (prior.read_prior(WEIGHTS / "tiny.safetensors", longitudinal=wanted) for wanted in (False, True))
+    plain, longer = (prior.read_prior(WEIGHTS / "tiny.safetensors", parts=parts) for parts in ((), ("trajectory",)))
     tensors = longer.state_dict()
     assert set(tensors) - set(plain.state_dict()) == {name for name in tensors if name.startswith("trajectory.")}
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.state_dict().items())
@@ -84,7 +84,7 @@ def test_a_trajectory_beside_the_prior_changes_nothing_of_it() -> None:
 
 def test_a_trajectory_takes_new_variables_without_effect_too() -> None:
     before, model = (
-        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, longitudinal=True)
+        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, ("trajectory",))
         for variables in (DEFAULT_VARIABLES, (*DEFAULT_VARIABLES, HEIGHT, HAND))
     )
     z, first = (torch.randn(2, model.tokens, PRESETS["tiny"].latent_width) for _ in range(2))
@@ -104,7 +104,7 @@ def test_the_shipped_flair_is_small_and_made_by_the_shipped_recipe_for_the_shipp
 
 
 def test_another_modality_beside_the_prior_changes_nothing_of_it() -> None:
-    plain, more = (prior.read_prior(WEIGHTS / "tiny.safetensors", modalities=names) for names in (("T1w",), ("T1w", "FLAIR")))
+    plain, more = (prior.read_prior(WEIGHTS / "tiny.safetensors", parts=parts) for parts in ((), ("FLAIR",)))
     tensors = more.state_dict()
     assert set(tensors) - set(plain.state_dict()) == {name for name in tensors if name.startswith("others.FLAIR.")}
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in plain.state_dict().items())
@@ -112,7 +112,7 @@ def test_another_modality_beside_the_prior_changes_nothing_of_it() -> None:
 
 def test_a_modality_takes_new_variables_without_effect_too() -> None:
     before, model = (
-        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, modalities=("T1w", "FLAIR"))
+        prior.read_prior(WEIGHTS / "tiny.safetensors", variables, ("FLAIR",))
         for variables in (DEFAULT_VARIABLES, (*DEFAULT_VARIABLES, HEIGHT, HAND))
     )
     z, first = (torch.randn(2, model.tokens, PRESETS["tiny"].latent_width) for _ in range(2))

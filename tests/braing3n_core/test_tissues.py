@@ -93,6 +93,7 @@ def test_ml_are_the_scanners_own() -> None:
     assert np.allclose(0.7 * one, two)
 
 
+@pytest.mark.slow
 def test_parts_make_the_whole() -> None:
     found = volumes(like_a_scan(), "T1w", 1.0)
     assert found.gm_ml is not None

@@ -91,7 +91,7 @@ def test_a_gradient_of_the_mean_is_the_patient_s_and_not_the_noise_s() -> None:
     ("name", "group"), [("generator", "group:population"), ("generator", "group:place"), ("trajectory", "group:pace")]
 )
 def test_a_mean_that_is_asked_for_once_has_the_gradient_of_the_flow_at_pure_noise(name: str, group: str) -> None:
-    model = small_brain(longitudinal=True)
+    model = small_brain("trajectory")
     for population in (model.generator.population, model.years.pace):
         population.basis.normal_(generator=torch.Generator().manual_seed(1))
     chosen = stage(name, group, learns="mean", views=6)
@@ -128,7 +128,7 @@ def test_decoder_noise_stays_below_its_declared_deviation() -> None:
     assert deviations.min() < 0.1 * LATENT_NOISE
 
 
-LONGER = small_brain(longitudinal=True, modalities=("T1w", "FLAIR"))
+LONGER = small_brain("trajectory", "FLAIR")
 
 
 def test_pairs_are_two_scans_of_one_kind_with_years_between() -> None:

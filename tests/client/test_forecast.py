@@ -25,7 +25,7 @@ TINY = PRESETS["tiny"]
 
 @pytest.fixture(scope="module")
 def model() -> Brain:
-    return read_prior(SHIPPED / "tiny.safetensors", longitudinal=True)
+    return read_prior(SHIPPED / "tiny.safetensors", parts=("trajectory",))
 
 
 @pytest.fixture

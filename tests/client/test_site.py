@@ -238,7 +238,7 @@ def test_scans_of_another_modality_reach_the_stage_that_learns_it(tmp_path: Path
     )
     flair = (Scan(torch.rand(1, *SMALL.shape, generator=torch.Generator().manual_seed(9)), {}, "FLAIR"),) if have_one else ()
     people = [replace(one, others=flair) for one in PEOPLE]
-    here = site(tmp_path, plan, Scans(people), model_source=lambda _: small_brain(modalities=("T1w", "FLAIR")))
-    start = np.concatenate(initial_values(small_brain(modalities=("T1w", "FLAIR")), plan)).astype(np.float32)
+    here = site(tmp_path, plan, Scans(people), model_source=lambda _: small_brain("FLAIR"))
+    start = np.concatenate(initial_values(small_brain("FLAIR"), plan)).astype(np.float32)
     moved = values_of(here.round(Request(plan.digest, "contrast", 1, start)))
     assert bool(np.abs(moved).max() > 0) == have_one, "an update of patients without a FLAIR, and without noise, is none"

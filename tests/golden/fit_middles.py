@@ -47,7 +47,7 @@ def measured(model: Brain, people: Sequence[Patient], name: str, learns: str) ->
 
 
 if __name__ == "__main__":
-    brain = read_prior(SHIPPED / "tiny.safetensors", longitudinal=True, spreads=True, modalities=(T1W, OTHER))
+    brain = read_prior(SHIPPED / "tiny.safetensors", parts=("trajectory", "spread", OTHER))
     public = cohort(PEOPLE, SEED, Hospital(name="public"))
     for stage_name, way in STAGES:
         found = measured(brain, public, stage_name, way)

@@ -59,6 +59,7 @@ def test_epsilon_agrees_with_an_independent_library(history: list[tuple[float, f
     assert epsilon(events(history), 1e-5) == pytest.approx(witnessed(history), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Optimal order")          # Opacus' Renyi bound, which only sizes its range
 @pytest.mark.parametrize("history", [SETTINGS[n] for n in (0, 8, 13, 19)], ids=str)
 def test_a_narrower_search_for_the_range_of_losses_changes_nothing(history: list[tuple[float, float, int]]) -> None:

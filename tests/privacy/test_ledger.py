@@ -257,6 +257,7 @@ def test_a_disk_that_refuses_a_write_stops_the_ledger_rather_than_the_charge(tmp
         ledger.reserve(STEP, "a", 8.0)
 
 
+@pytest.mark.slow
 def test_three_hundred_rounds_of_two_stages_stay_fast(tmp_path: Path) -> None:
     other = SampledGaussian("generator", 6.0, 0.2, 5)
     with Ledger(tmp_path / "ledger.jsonl", DELTA) as ledger:

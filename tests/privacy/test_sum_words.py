@@ -48,11 +48,13 @@ names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
 shares = st.dictionaries(names, st.integers(0, PRIME - 1), max_size=4)
 
 
+@pytest.mark.slow
 @given(seeds=shares, keys=shares)
 def test_shares_come_back_as_they_were(seeds: dict[str, int], keys: dict[str, int]) -> None:
     assert shares_in(shares_text(Revealed(seeds, keys))) == Revealed(seeds, keys)
 
 
+@pytest.mark.slow
 @given(letters=st.dictionaries(names, st.binary(min_size=160, max_size=160), max_size=4))
 def test_letters_and_names_come_back_as_they_were(letters: dict[str, bytes]) -> None:
     assert letters_in(letters_text(letters)) == letters

@@ -14,6 +14,7 @@ from tests.privacy.test_accountant import SETTINGS, events, witnessed
 DELTA = 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", SETTINGS, ids=str)
 def test_claim_and_witness_agree_on_twenty_settings(history: list[tuple[float, float, int]]) -> None:
     spent = accounts(events(history), DELTA)

@@ -29,7 +29,7 @@ def test_a_small_one_is_trained_twice_to_the_same_bytes_and_rebuilds_better_than
     assert made[0].read_bytes() == made[1].read_bytes()
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
-    model = read_prior(tmp_path / "one" / "tiny.safetensors", modalities=("T1w", "FLAIR"))
+    model = read_prior(tmp_path / "one" / "tiny.safetensors", parts=("FLAIR",))
     own = model.modality("FLAIR")
     assert all(float(weight.abs().max()) == 0 for weight in own.decoder.style.parameters()), "a scanner's style is no public's"
     (person,) = people(TINY, 1, 3, Hospital(name="public"), Wishes(modalities=("FLAIR",)))

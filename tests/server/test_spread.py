@@ -20,7 +20,7 @@ def test_it_is_measured_twice_to_the_same_bytes_and_read_beside_the_prior(tmp_pa
     assert said[-1] == "people: 20 of 20"
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
-    few, many = (read_prior(folder / "tiny.safetensors", spreads=True).spreading for folder in (tmp_path / "one", SHIPPED))
+    few, many = (read_prior(folder / "tiny.safetensors", parts=("spread",)).spreading for folder in (tmp_path / "one", SHIPPED))
     ratio = (few.usual / many.usual).log()
     assert float(ratio.mean().abs()) < 0.7, "twenty people in three steps are of that order"
     assert float(few.logs.code.abs().max()) == 0, "people of the prior are spread as they are"

@@ -27,12 +27,13 @@ def test_they_are_fitted_twice_to_the_same_bytes_and_read_beside_the_prior(tmp_p
     assert made[0].read_bytes() == made[1].read_bytes()
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
-    few = read_prior(tmp_path / "one" / "tiny.safetensors", steers=True)
+    few = read_prior(tmp_path / "one" / "tiny.safetensors", parts=("steering",))
     assert bool((few.steered.least <= few.steered.most).all())
 
 
+@pytest.mark.slow
 def test_the_shipped_ones_read_volumes_of_unseen_phantoms() -> None:
-    model = read_prior(SHIPPED / "tiny.safetensors", steers=True)
+    model = read_prior(SHIPPED / "tiny.safetensors", parts=("steering",))
     volumes = torch.stack([volume for volume, _ in phantoms(PRESETS["tiny"], 24, 77, Hospital(name="x", contrast=0.05))])
     with torch.no_grad():
         latents = model.encode(volumes)

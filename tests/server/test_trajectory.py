@@ -29,7 +29,7 @@ def test_a_small_one_is_trained_twice_to_the_same_bytes_and_read_beside_the_prio
     assert made[0].read_bytes() == made[1].read_bytes()
     for path in (SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"):
         shutil.copy(path, tmp_path / "one" / path.name)
-    trajectory = read_prior(tmp_path / "one" / "tiny.safetensors", longitudinal=True).years
+    trajectory = read_prior(tmp_path / "one" / "tiny.safetensors", parts=("trajectory",)).years
     assert float(trajectory.scale) > 0.05
     rows = trajectory.pace.basis.flatten(1)
     products = rows @ rows.T / rows.shape[1]

@@ -77,6 +77,7 @@ def test_a_whole_run_spends_the_plan_s_epsilon_and_no_more(tmp_path: Path) -> No
         assert 0.97 * 8 <= epsilon(tmp_path, site) <= 8
 
 
+@pytest.mark.slow
 def test_a_site_that_dies_mid_run_takes_nobody_with_it(tmp_path: Path) -> None:
     model = trained(study(), tmp_path, dies_after("south", 1))
     assert all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values())
@@ -106,6 +107,7 @@ def test_a_poisoned_reply_changes_nothing_but_who_replied(tmp_path: Path, number
     assert same(trained(plan, tmp_path / "poisoned", poisoned), trained(plan, tmp_path / "dead", dies_after("south", 0)))
 
 
+@pytest.mark.slow
 def test_a_second_study_on_the_same_ledgers_is_refused_and_changes_no_ledger(tmp_path: Path) -> None:
     trained(study(), tmp_path)
     second = tmp_path / "second"
@@ -154,11 +156,12 @@ def returning(number: int) -> Patient:
 
 
 def followed(plan: TrainingPlan) -> Brain:
-    model = small_brain(longitudinal=True)
+    model = small_brain("trajectory")
     model.years.pace.basis.normal_(generator=torch.Generator().manual_seed(1))
     return model.requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_hospitals_whose_patients_come_back_teach_the_trajectory_its_pace_and_nothing_else(tmp_path: Path) -> None:
     pace = stage("trajectory", "group:pace", learns="mean", sample_rate=1.0, local_steps=1, learning_rate=0.5, share=1.0)
     plan = without_privacy(study(rehearsal={}, stages=[pace]))
@@ -176,11 +179,12 @@ def test_hospitals_whose_patients_come_back_teach_the_trajectory_its_pace_and_no
 
 
 def spreading(plan: TrainingPlan) -> Brain:
-    model = small_brain(spreads=True)
+    model = small_brain("spread")
     model.generator.population.basis.normal_(generator=torch.Generator().manual_seed(1))
     return model.requires_grad_(False)
 
 
+@pytest.mark.slow
 def test_a_spread_is_learned_after_the_mean_and_from_where_the_mean_has_come_to(tmp_path: Path) -> None:
     mean = stage("generator", "group:place", learns="mean", sample_rate=1.0, local_steps=1, learning_rate=0.25, share=0.5)
     spread = stage("spread", "all", sample_rate=1.0, local_steps=1, learning_rate=0.7, share=0.5)

@@ -18,7 +18,7 @@ from simulations import forecasts
 
 @pytest.fixture(scope="module")
 def model() -> Brain:
-    return read_prior(SHIPPED / "tiny.safetensors", longitudinal=True)
+    return read_prior(SHIPPED / "tiny.safetensors", parts=("trajectory",))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ RECIPE = ROOT / "simulations" / "recipes" / "two_modalities.toml"
 
 @pytest.fixture(scope="module")
 def model() -> Brain:
-    return read_prior(SHIPPED / "tiny.safetensors", modalities=("T1w", "FLAIR"))
+    return read_prior(SHIPPED / "tiny.safetensors", parts=("FLAIR",))
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def unevenness(values: np.ndarray, beside: np.ndarray) -> float:
     return float(np.log(values[TISSUE] / beside[TISSUE]).std())
 
 
+@pytest.mark.slow
 @given(x=st.floats(-0.3, 0.3), y=st.floats(-0.3, 0.3), z=st.floats(-0.3, 0.3))
 @settings(max_examples=15, deadline=None)
 def test_a_scan_under_another_coil_becomes_nearly_the_same_scan(x: float, y: float, z: float) -> None:
@@ -40,6 +41,7 @@ def test_a_scan_under_another_coil_becomes_nearly_the_same_scan(x: float, y: flo
     assert unevenness(seen, bare) <= 0.3 * unevenness(coil(x, y, z), np.ones_like(HEAD)) + 1e-3
 
 
+@pytest.mark.slow
 @given(factor=st.floats(1e-3, 1e5))
 @settings(max_examples=15, deadline=None)
 def test_the_scanner_s_units_do_not_matter(factor: float) -> None:

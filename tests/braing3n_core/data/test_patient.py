@@ -45,6 +45,7 @@ def test_years_widen_ventricles_and_spread_lesions_and_leave_the_head() -> None:
         assert dice(first, last) > 0.99
 
 
+@pytest.mark.slow
 def test_a_tumour_grows_and_pushes(ill: list[Person]) -> None:
     for person, well in zip(ill, some(6, visits=3), strict=True):
         truth = [visit.truth for visit in person.visits]

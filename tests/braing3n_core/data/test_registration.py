@@ -66,6 +66,7 @@ def test_a_phantom_keeps_about_its_place() -> None:
         assert np.abs(found - np.eye(4))[:3, :3].max() < 0.12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crime", ["noise", "box", "ball", "half", "empty", "upside down"])
 def test_what_is_no_whole_brain_is_refused(crime: str) -> None:
     public = template(TINY)

@@ -73,7 +73,7 @@ def test_every_condition_reaches_the_generator() -> None:
     ],
 )
 def test_the_engines_agree_on_the_networks_that_are_trained(name: str, what: str) -> None:
-    model = small_brain(longitudinal=name == "trajectory")
+    model = small_brain(*{name} & {"trajectory"})
     chosen = stage(name, what)
     if model.trajectory is not None:
         model.trajectory.pace.basis.normal_(generator=torch.Generator().manual_seed(1))

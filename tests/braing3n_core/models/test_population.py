@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from braing3n_core.flow import heun
@@ -29,6 +30,7 @@ def test_an_untrained_population_leaves_the_prior_as_it_is() -> None:
         assert torch.equal(model.generator(z, t, codes), before)
 
 
+@pytest.mark.slow
 def test_a_shift_moves_every_sample_by_itself_and_nothing_else() -> None:
     model = small_brain()
     population = model.generator.population

@@ -25,7 +25,7 @@ NUMBERS = ("spread.moves.code", "spread.logs.code")
 
 def spreading(centre: float = 0.0, usual: float = 1.0) -> Brain:
     """A small model with orthogonal directions of mean square 1, as the prior's are, and an untrained spread."""
-    model = small_brain(spreads=True)
+    model = small_brain("spread")
     size = model.centre.numel()
     axes = torch.linalg.qr(torch.randn(size, DIRECTIONS, generator=torch.Generator().manual_seed(2)))[0].T
     model.generator.population.basis.copy_((axes * size**0.5).reshape_as(model.generator.population.basis))
@@ -141,7 +141,7 @@ def test_rows_are_coordinates_in_the_prior_s_units_and_the_engines_agree() -> No
 
 @pytest.mark.slow
 def test_people_of_the_shipped_prior_are_spread_as_it_says() -> None:
-    plain, model = (read_prior(SHIPPED / "tiny.safetensors", spreads=wanted) for wanted in (False, True))
+    plain, model = (read_prior(SHIPPED / "tiny.safetensors", parts=parts) for parts in ((), ("spread",)))
     rows = [{"age": 20.0 + 2 * i, "sex": "FM"[i % 2]} for i in range(12)]
     with torch.no_grad():
         before = generate(model, rows, 3, steps=4, guidance=1.0)

@@ -57,6 +57,7 @@ def test_what_is_asked_is_read_and_rows_that_ask_nothing_stay(rows: list[list[fl
     assert torch.allclose(STEERING(people, STEERING.read(people)), people, atol=1e-3), "who has it already stays"
 
 
+@pytest.mark.slow
 def test_people_who_are_brought_to_volumes_are_spread_as_the_public_who_have_them() -> None:
     """Gaussian people conditioned after they were drawn have the covariance of those conditioned before."""
     steering, people, weights = Steering(1, 7, 3), latents(20_000), torch.randn(21, 1, generator=DRAW)
@@ -71,7 +72,7 @@ def test_people_who_are_brought_to_volumes_are_spread_as_the_public_who_have_the
 
 def test_volumes_that_cannot_be_had_together_are_met_as_nearly_as_can_be() -> None:
     """The shipped constants: grey, white and fluid add up to the brain, whatever is asked."""
-    model = read_prior(SHIPPED / "tiny.safetensors", steers=True)
+    model = read_prior(SHIPPED / "tiny.safetensors", parts=("steering",))
     people = 0.5 * torch.randn(3, *model.centre.shape, generator=DRAW)
     asked = {"brain": 1950.0, "gm": 1050.0, "wm": 605.0, "csf": 292.0}
     read = model.steered.read(model.steered(people, model.wanted_volumes([{}] * 3))).clone()
@@ -87,7 +88,7 @@ def test_volumes_that_cannot_be_had_together_are_met_as_nearly_as_can_be() -> No
 def test_a_model_without_constants_says_so_and_one_with_them_knows_what_is_asked() -> None:
     with pytest.raises(UsageError, match="take one that steers"):
         _ = small_brain().steered
-    model = small_brain(steers=True)
+    model = small_brain("steering")
     found = model.wanted_volumes([{"ventricles": 30.0, "age": 40.0, "brain": 1400.0}, {}])
     assert found.shape == (2, len(MEASURES))
     assert found[0, MEASURES.index("ventricles")] == 30.0
@@ -95,7 +96,7 @@ def test_a_model_without_constants_says_so_and_one_with_them_knows_what_is_asked
 
 
 def test_nobody_is_brought_to_a_volume_that_no_public_person_has() -> None:
-    model = read_prior(SHIPPED / "tiny.safetensors", steers=True)
+    model = read_prior(SHIPPED / "tiny.safetensors", parts=("steering",))
     people = torch.randn(2, *model.centre.shape, generator=DRAW)
     brought = model.steered(people, model.wanted_volumes([{"ventricles": 30.0}, {"ventricles": 119.0}]))
     assert not torch.equal(brought[0], people[0])
@@ -104,7 +105,7 @@ def test_nobody_is_brought_to_a_volume_that_no_public_person_has() -> None:
 
 @pytest.mark.slow
 def test_generated_people_have_the_ventricles_and_the_brain_that_they_were_asked_for() -> None:
-    model = read_prior(SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN), steers=True)
+    model = read_prior(SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN), ("steering",))
     asked = [{"modality": "T1w", "ventricles": 25.0 + 18 * i / 23, "brain": 1720.0 + 16 * (7 * i % 24)} for i in range(24)]
     found = measures(generate(model, asked, 5, steps=6, guidance=1.0), model.preset)
     for name, least in (("ventricles", 0.95), ("brain", 0.9)):

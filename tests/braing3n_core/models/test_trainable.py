@@ -13,10 +13,10 @@ from tests.small import SMALL, small_brain, stage
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_stage_never_touches_another_stages_network(name: str) -> None:
-    modalities = ("T1w", "FLAIR") if name == "contrast" else ("T1w",)
+    part = {"trajectory": ["trajectory"], "spread": ["spread"], "contrast": ["FLAIR"]}.get(name, [])
     low_rank = [] if name == "spread" else ["lora:2"]        # it has no linear map
     for what in ("all", *low_rank, *(f"group:{group}" for group in GROUPS[name])):
-        model = small_brain(longitudinal=name == "trajectory", spreads=name == "spread", modalities=modalities)
+        model = small_brain(*part)
         select_trainable(model, stage(name, what), seed=0)
         names = trainable(model)
         assert names

@@ -8,7 +8,7 @@ import torch
 from braing3n_core.errors import UsageError
 from tests.small import SMALL, small_brain
 
-MODEL = small_brain(longitudinal=True)
+MODEL = small_brain("trajectory")
 
 
 def asked(years: float = 5.0, **conditions: object) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_a_pace_moves_every_sample_of_the_change_by_it_and_twice_as_far_in_twice
     """Where the pace says D at the longest gap, the flow's data move by D times years over the longest gap."""
     from braing3n_core.flow import heun
 
-    moved = small_brain(longitudinal=True)
+    moved = small_brain("trajectory")
     draw = torch.Generator().manual_seed(3)
     pace = moved.years.pace
     pace.basis.normal_(generator=draw)

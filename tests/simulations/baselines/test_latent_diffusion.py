@@ -47,6 +47,7 @@ def test_what_is_asked_for_and_what_is_not_known_reach_the_network() -> None:
     assert not torch.allclose(zero, hidden), "a number that is not known is not a zero"
 
 
+@pytest.mark.slow
 def test_a_step_on_the_same_draws_has_the_same_loss_and_reaches_every_weight() -> None:
     networks = model()
     volumes = torch.rand(1, 1, *SHAPE)

@@ -28,7 +28,7 @@ NAMES = {name: name for name in ("encoder", "projection", "decoder", "generator"
 
 
 def untrained(preset: Preset) -> Brain:
-    return Brain(preset, DEFAULT_VARIABLES, longitudinal=True, modalities=("T1w", "FLAIR")).requires_grad_(False)
+    return Brain(preset, DEFAULT_VARIABLES, ("trajectory", "FLAIR")).requires_grad_(False)
 
 
 def loss_of(model: Brain, stage: str) -> Callable[[], Tensor]:
