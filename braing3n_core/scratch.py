@@ -1,4 +1,4 @@
-"""A folder to work in that is gone afterwards, also after a kill: whoever works beside it next removes what nobody holds."""
+"""A folder to work in that is gone afterwards; after a kill, as soon as somebody does the same kind of work beside it."""
 
 from __future__ import annotations
 
@@ -7,50 +7,52 @@ import fcntl
 import glob
 import os
 import shutil
-import time
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 _SUFFIX = ".braing3n-scratch"                                # nobody else's folder is ever called so
-_YOUNG_S = 60.0                                              # made, and perhaps not yet held
+_HELD = ".held"                                              # the file whose lock says that somebody is at work
 
 
 @contextlib.contextmanager
 def scratch(prefix: str, where: Path | None = None) -> Iterator[Path]:
     """A folder in `where` (the system's temporary folder), its owner's alone, for as long as the context lasts.
 
-    Guarantee: what a killed process of the same user left in `where` under the same prefix is removed by the next call. A
-    living one holds a lock on its folder, which the kernel gives back however the process ends; where the file system has no
-    locks nothing is removed.
+    Guarantee: what a killed process of the same user left in `where` under the same prefix is removed by the next call, so
+    nothing that is worth keeping belongs in it. A living one holds a lock on a file in its folder, which the kernel gives back
+    however the process ends, and which other machines see on a network file system. Without locks nothing is removed.
     """
     place = where or Path(gettempdir())
     for left in place.glob(f"{glob.escape(prefix)}*{_SUFFIX}"):
         if _abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(_SUFFIX, prefix, place) as made:  # mkdtemp makes it 0700
-        held = os.open(made, os.O_RDONLY)
+        partial = Path(made) / f"{_HELD}.new"
+        held = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with contextlib.suppress(OSError):
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.rename(partial.with_name(_HELD))     # whoever finds the name finds it locked
             yield Path(made)
         finally:
             os.close(held)
 
 
 def _abandoned(folder: Path) -> bool:
-    """Whether it is this user's, older than a minute, and held by nobody."""
+    """Whether it is this user's, was held once, and is held by nobody now."""
     try:
-        found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        about = folder.lstat()
+        if not (stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()):
+            return False
+        found = os.open(folder / _HELD, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        about = os.fstat(found)
-        if not (about.st_uid == os.getuid() and time.time() - about.st_mtime >= _YOUNG_S):
-            return False
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False                                         # held, or no locks here
+        return False
     else:
         return True
     finally:

@@ -128,7 +128,7 @@ def write_forecast(
         raise UsageError(f"no folder {out.parent} to put {out.name} in; make it first")
     person = person_of(model, words)
     found = foresee(model, onto_template(scan, model.preset, registration), person, years)
-    with scratch(f".{out.name}-", out.parent) as work:
+    with scratch(".braing3n-forecast-", out.parent) as work:
         whole = work / "whole"
         whole.mkdir(mode=0o700)
         affine = template(model.preset).affine

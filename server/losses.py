@@ -17,11 +17,11 @@ _SCALES = 3                                                  # each half the sid
 def spectral_loss(predicted: Tensor, cubes: Tensor, keep: Tensor, patch: Sides) -> Tensor:
     """() mean modulus of the difference of spectra, over hidden cubes: (B, N, pqr) predicted and true, (B, K) visible places.
 
-    Unlike squared error, which by Parseval is the same in space and in frequency, it weighs a fine wave of small amplitude
-    as a coarse one of large amplitude. The transform is orthonormal, cube by cube.
+    Squared error is by Parseval the same in space and in frequency; this counts a wave by its amplitude and not by its square,
+    however fine it is, so that faint detail weighs more. The transform is orthonormal, cube by cube.
     """
     hidden = torch.ones(cubes.shape[:2]).scatter(1, keep, 0.0)
-    waves = torch.fft.rfftn((predicted - cubes).unflatten(2, patch), dim=(2, 3, 4), norm="ortho")
+    waves = torch.fft.fftn((predicted - cubes).unflatten(2, patch), dim=(2, 3, 4), norm="ortho")
     apart = waves.abs().flatten(2).mean(2)                   # (B, N)
     loss: Tensor = (apart * hidden).sum() / hidden.sum()
     return loss

@@ -124,7 +124,7 @@ def train_prior(recipe: PriorRecipe, out: Path, say: Say) -> Path:
     scanners = scanner_means(batched(model.encode, varied))
     fit_population(model.generator.population, latents.float(), codes, scanners, recipe.seed)
     train_stage("generator", model, (latents, codes), recipe.generator, recipe, out, say)
-    return write_prior(model, recipe.preset, recipe.model_dump(mode="json"), out)
+    return write_prior(model, recipe.preset, recipe.model_dump(mode="json", exclude_defaults=True), out)
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def gap(plan: TrainingPlan, training: Sequence[Patient], held_out: Sequence[Pati
 def _able(plan: TrainingPlan, public: Brain) -> Brain:
     """The prior, able to learn all that is given here, whatever the plan's own stages are."""
     path = SHIPPED / f"{plan.preset}.safetensors"
-    model = read_prior(path, plan.variables, {*plan.parts, "spread"})
+    model = read_prior(path, plan.variables, dict.fromkeys((*plan.parts, "spread")))
     model.quantizer = public.quantizer
     return model
 

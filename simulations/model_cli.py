@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from braing3n_core import console
+from braing3n_core.scratch import scratch
 from simulations.recipe_files import RECIPES, found_recipe
 
 models = typer.Typer()
@@ -74,8 +74,8 @@ def modalities(
     model = read_prior(weights or SHIPPED / "tiny.safetensors", parts=(shown.FLAIR,))
     if data:
         plan = TrainingPlan.load(RECIPES / "two_modalities.toml")
-        with TemporaryDirectory() as cache:
-            ways = shown.of_patients(model, plan, data, Path(cache))
+        with scratch("braing3n-modalities-") as cache:
+            ways = shown.of_patients(model, plan, data, cache)
         console.show("\n".join(shown.rows_of(data.name, ways)))
         return
     found = shown.told_for(model, people, console.note)
@@ -146,16 +146,12 @@ def baselines(
     recipe: Annotated[Path, typer.Option(help="How MONAI's networks are trained.")] = Path("monai_tiny.toml"),
     people: Annotated[int, typer.Option(min=32, max=640, help="Unseen phantoms that everybody is held against.")] = 160,
     data: Annotated[list[str] | None, typer.Option(help="site=DIR: real scans to keep and to probe as well.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
 ) -> None:
-    """Train MONAI's latent diffusion on the prior's phantoms, and hold the prior, PCA and the mean volume beside it."""
-    from braing3n_core.prior import SHIPPED, read_prior
+    """Train MONAI's latent diffusion on the prior's phantoms (two hours of a core), and hold the prior and PCA beside it."""
     from simulations.baselines.run import compared
     from simulations.baselines.training import BaselineRecipe
 
-    ours = read_prior(weights or SHIPPED / "tiny.safetensors")
-    lines = compared(BaselineRecipe.load(found_recipe(recipe)), ours, out, people, data or [], console.note)
-    console.show("\n".join(lines))
+    console.show("\n".join(compared(BaselineRecipe.load(found_recipe(recipe)), out, people, data or [], console.note)))
 
 
 @models.command()

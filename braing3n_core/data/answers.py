@@ -58,7 +58,7 @@ def write_people(
 ) -> None:
     """Write `made` as one hospital with its answer key; the folder is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(f".{folder.name}-", folder.parent) as work:
+    with scratch(".braing3n-phantoms-", folder.parent) as work:
         whole = work / "bids"
         (whole / "derivatives" / "labels").mkdir(parents=True)
         rows = []

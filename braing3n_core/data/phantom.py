@@ -78,7 +78,7 @@ def write_bids(
     """Phantoms as BIDS: T1w images, participants.tsv with the truth, dataset_description.json."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     affine = template(preset).affine
-    with scratch(f".{folder.name}-", folder.parent) as work:
+    with scratch(".braing3n-phantoms-", folder.parent) as work:
         whole = work / "bids"
         whole.mkdir()
         rows = ["participant_id\tage\tsex\tdiagnosis\tlesions\ttrue_ventricles"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 import torch
 from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 
+from braing3n_core.cohort_spec import Shown
 from braing3n_core.data.template import template
 from braing3n_core.errors import UsageError
 from braing3n_core.models.blocks import cubes_from_volume
@@ -28,7 +29,8 @@ from braing3n_core.morphometry import Morphometry
 from braing3n_core.plan import T1W, Categorical, Continuous
 
 Condition = float | str | None
-NAMED_PARTS: Final = ("trajectory", "spread", "steering")    # whatever else a model has beside the prior is a modality
+NAMED_PARTS: Final = ("trajectory", "spread", "steering")
+PARTS: Final = (*NAMED_PARTS, *(name for name in get_args(Shown) if name != T1W))          # what may lie beside the prior
 MEASURES: Final = tuple(field.name.removesuffix("_ml") for field in fields(Morphometry))
 
 
@@ -39,7 +41,7 @@ class Brain(nn.Module):
     `quantizer` the decoder sees discrete tokens alone, in training and after; it has no weights, so tensors stay the same.
     `parts` lie beside the prior and only some plans need them: "trajectory" says what years do, "spread" how people are spread,
     "steering" brings them to volumes that are asked for, and the name of a modality brings its networks. The others are the
-    same with or without them.
+    same with or without them. Raises UsageError for any other part.
     """
 
     centre: Tensor                                           # (N, C)
@@ -52,6 +54,8 @@ class Brain(nn.Module):
         parts: Collection[str] = (),
     ) -> None:
         super().__init__()
+        if unknown := [part for part in parts if part not in PARTS]:
+            raise UsageError(f"a model has no part {unknown[0]!r}; there are {', '.join(PARTS)}")
         public = template(preset)
         brain, inside = where_brain_is(preset)
         tissue = torch.stack([public.gm, public.wm, public.csf])

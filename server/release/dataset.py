@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,10 +62,11 @@ def write_dataset(
     is given, and then it is there until the new one takes its name. The same arguments give the same bytes. `measured` are
     columns of numbers measured on the synthetic images, one per image; `numbers` say which of the seed's people each is.
     """
-    refuse_to_overwrite(out, replace)
     _refuse_broken(plan, people, volumes, measured or {})
     out.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(f".{out.name}-", out.parent) as work:
+    with scratch(".braing3n-release-", out.parent) as work:
+        _put_back(out, work)
+        refuse_to_overwrite(out, replace)
         whole = work / "whole"
         (whole / "docs").mkdir(parents=True)
         rows = tables(plan, edition, people, measured or {}, kind)
@@ -84,7 +84,7 @@ def write_dataset(
         for place, person in enumerate(people):
             _write_person(whole, plan, person, numbers[place] if numbers else place, volumes[place, 0], kind)
         write_atomically(whole / SUMS, sums(digests_of(whole)))
-        _take_place(whole, out, work / "before")
+        _take_place(whole, out, work)
     return out
 
 
@@ -171,8 +171,12 @@ def _refuse_broken(
             raise GateBlocked(f"{name} was measured on {len(values)} of {len(people)} images; measure all of them")
 
 
-def _take_place(whole: Path, out: Path, before: Path) -> None:
-    """Give the finished folder its name; a release it replaces steps aside first and comes back if that fails."""
+def _take_place(whole: Path, out: Path, work: Path) -> None:
+    """Give the finished folder its name; a release it replaces steps aside first and comes back if that fails.
+
+    Aside is not the work folder, which the next run would remove after a kill, until the new one is there.
+    """
+    before = _aside(out)
     for folder in (whole, *(path for path in whole.rglob("*") if path.is_dir())):
         _sync(folder)
     replaced = out.exists()
@@ -185,7 +189,20 @@ def _take_place(whole: Path, out: Path, before: Path) -> None:
             before.rename(out)
         raise
     _sync(out.parent)
-    shutil.rmtree(before, ignore_errors=True)
+    if replaced:
+        before.rename(work / "before")
+
+
+def _put_back(out: Path, work: Path) -> None:
+    """A release that a killed run left aside gets its name back, or goes if another has it. Raises UsageError."""
+    before = _aside(out)
+    if before.exists():
+        refuse_to_overwrite(before, replace=True)
+        before.rename(work / "before" if out.exists() else out)
+
+
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.replaced")
 
 
 def _sync(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""What a hospital could use in our place, trained here on the same phantoms: MONAI's latent diffusion, PCA, the mean volume."""
+"""What a hospital could use in our place: MONAI's latent diffusion trained on the same phantoms, PCA, the mean volume."""

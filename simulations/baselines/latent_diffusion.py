@@ -1,8 +1,10 @@
 """MONAI's latent diffusion on a grid of ours: an autoencoder, and a conditional U-Net on its latents.
 
-The networks are MONAI's AutoencoderKL and DiffusionModelUNet, put together as its brain model is (Pinaya et al., DGM4MICCAI
-2022): three latent channels, conditions both beside the latents and by cross-attention, the same schedule, DDIM. What is not
-there is its perceptual and adversarial loss: the one needs weights that are fetched, the other a third network.
+The networks are MONAI's AutoencoderKL and DiffusionModelUNet, put together as in its brain model (Pinaya et al., DGM4MICCAI
+2022, as in MONAI's model zoo): three latent channels, residual blocks that change the size, conditions both beside the latents
+and by cross-attention, the same betas, DDIM. Unlike there, sides are halved twice and not three times, as voxels are four times
+as wide; widths are an eighth; and there is no perceptual and no adversarial loss: the one needs weights that are fetched, the
+other a third network.
 """
 
 # B volumes, (D, H, W) voxels, (d, h, w) places of a latent, M variables, F features of the conditions
@@ -23,7 +25,7 @@ from braing3n_core.models.presets import Sides
 from braing3n_core.plan import Categorical, Continuous
 
 LATENT_CHANNELS = 3
-_WIDTHS = (32, 32, 64)                                       # of the U-Net; with the autoencoder 3.8 M weights, ours having 4.1
+_WIDTHS = (32, 32, 64)                                       # of the U-Net
 _AE_WIDTHS = (8, 16, 32)                                     # each but the last halves the sides
 _TIMES = 1000
 _KL = 1e-6                                                   # of the KL term beside L1
@@ -43,13 +45,13 @@ class LatentDiffusion(nn.Module):
         features = self._context(torch.zeros(1, len(self.variables))).shape[1]
         self.autoencoder = AutoencoderKL(
             spatial_dims=3, in_channels=1, out_channels=1, channels=_AE_WIDTHS, latent_channels=LATENT_CHANNELS,
-            num_res_blocks=2, norm_num_groups=8, attention_levels=(False,) * len(_AE_WIDTHS),
+            num_res_blocks=2, norm_num_groups=4, attention_levels=(False,) * len(_AE_WIDTHS),
             with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
         )  # fmt: skip
         self.unet = DiffusionModelUNet(
             spatial_dims=3, in_channels=LATENT_CHANNELS + features, out_channels=LATENT_CHANNELS, channels=_WIDTHS,
             num_res_blocks=2, attention_levels=(False, True, True), num_head_channels=(0, 32, 32), norm_num_groups=8,
-            with_conditioning=True, cross_attention_dim=features,
+            with_conditioning=True, cross_attention_dim=features, resblock_updown=True,
         )  # fmt: skip
         self.register_buffer("scale", torch.ones(()))
 
@@ -83,6 +85,9 @@ class LatentDiffusion(nn.Module):
         """(B, M) codes -> (B, 1, D, H, W) in `steps` DDIM steps, one evaluation each (Song et al., arXiv 2010.02502)."""
         schedule = _schedule()
         schedule.set_timesteps(steps)
+        # From pure noise in steps of one length, each to where the next begins. MONAI 1.6 lists times that its own steps do not
+        # lead to; with few steps that alone makes samples worse.
+        schedule.timesteps = torch.arange(steps, 0, -1) * (_TIMES // steps) - 1
         z = torch.randn(len(codes), LATENT_CHANNELS, *self.latent, generator=torch.Generator().manual_seed(seed))
         for t in schedule.timesteps:
             z, _ = schedule.step(self._noise_in(z, t[None].expand(len(z)), codes), t, z)
@@ -109,5 +114,5 @@ class LatentDiffusion(nn.Module):
 def _schedule() -> DDIMScheduler:
     """Betas of MONAI's brain model; latents are not clipped."""
     return DDIMScheduler(
-        num_train_timesteps=_TIMES, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195, clip_sample=False
+        num_train_timesteps=_TIMES, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0205, clip_sample=False
     )

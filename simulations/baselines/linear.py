@@ -11,7 +11,7 @@ from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
 from braing3n_core.plan import Categorical
 
-_COMPONENTS = 64
+_COMPONENTS = 64                                             # that people are drawn along
 _RIDGE = 1.0                                                 # of features of variance 1: one row without any effect
 
 
@@ -23,8 +23,8 @@ class LinearGaussian:
         rows = self._rows(volumes)
         self.mean = rows.mean(0)
         _, _, axes = torch.linalg.svd(rows - self.mean, full_matrices=False)
-        self._axes = axes[:_COMPONENTS]                      # (K, v)
-        scores = (rows - self.mean) @ self._axes.T
+        self._all, self._axes = axes, axes[:_COMPONENTS]     # (n, v), (K, v)
+        scores = self.scores(volumes)
         self._centre, self._unit = features.mean(0), features.std(0).clamp_min(1e-6)
         known = self._normal(features)
         gram = known.T @ known + _RIDGE * torch.eye(known.shape[1])
@@ -32,20 +32,21 @@ class LinearGaussian:
         left = scores - known @ self._respond
         self._spread = torch.linalg.cholesky(left.T @ left / len(left) + 1e-6 * torch.eye(len(self._axes)))
 
-    @property
-    def components(self) -> int:
-        """K: numbers that a volume is kept as."""
-        return len(self._axes)
+    def scores(self, volumes: Tensor) -> Tensor:
+        """(B, 1, D, H, W) -> (B, K) along the components."""
+        along: Tensor = (self._rows(volumes) - self.mean) @ self._axes.T
+        return along
 
-    def rebuilt(self, volumes: Tensor) -> Tensor:
-        """(B, 1, D, H, W) -> the nearest volumes that the components can make."""
-        return self._volumes((self._rows(volumes) - self.mean) @ self._axes.T)
+    def rebuilt(self, volumes: Tensor, components: int) -> Tensor:
+        """(B, 1, D, H, W) -> the nearest volumes that so many components can make."""
+        axes = self._all[:components]
+        return self._volumes((self._rows(volumes) - self.mean) @ axes.T @ axes)
 
     def sample(self, features: Tensor, seed: int) -> Tensor:
         """(B, F) features -> (B, 1, D, H, W) people; a feature that is not known is NaN and counts as the mean."""
         known = self._normal(features).nan_to_num()
-        draw = torch.randn(len(features), self.components, generator=torch.Generator().manual_seed(seed))
-        return self._volumes(known @ self._respond + draw @ self._spread.T)
+        draw = torch.randn(len(features), len(self._axes), generator=torch.Generator().manual_seed(seed))
+        return self._volumes((known @ self._respond + draw @ self._spread.T) @ self._axes)
 
     def _normal(self, features: Tensor) -> Tensor:
         return (features - self._centre) / self._unit
@@ -53,9 +54,10 @@ class LinearGaussian:
     def _rows(self, volumes: Tensor) -> Tensor:
         return volumes[:, 0][:, self._brain].float()
 
-    def _volumes(self, scores: Tensor) -> Tensor:
-        made = torch.zeros(len(scores), 1, *self._brain.shape)
-        made[:, 0, self._brain] = self.mean + scores @ self._axes
+    def _volumes(self, differences: Tensor) -> Tensor:
+        """(B, v) from the mean -> (B, 1, D, H, W)."""
+        made = torch.zeros(len(differences), 1, *self._brain.shape)
+        made[:, 0, self._brain] = self.mean + differences
         return made
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braing3n_core.files import write_atomically
-from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
+from braing3n_core.prior import SHIPPED, read_prior
 from server.optimise import Say
 from server.prior import batched
 from simulations import probe
@@ -18,16 +18,17 @@ from simulations.recipe_files import RECIPES
 _REAL = RECIPES / "real_three_sites.toml"                    # whose registration
 
 
-def compared(
-    recipe: BaselineRecipe, ours: Brain, out: Path, people: int, data: Sequence[str], say: Say
-) -> list[str]:
-    """Train, measure and write below `out`; the tables for a person. `data`: site=DIR."""
-    monai = trained(recipe, out, say)
+def compared(recipe: BaselineRecipe, out: Path, people: int, data: Sequence[str], say: Say) -> list[str]:
+    """Train, measure and write below `out`; the tables for a person. `data`: site=DIR.
+
+    Raises what reading `data` raises, before anything is trained.
+    """
+    plan = probe.plan_for(TrainingPlan.load(_REAL), data) if data else None
+    real = probe.gather(plan, data, out / "cache", say) if plan else None
+    ours, monai = read_prior(SHIPPED / f"{recipe.preset}.safetensors"), trained(recipe, out, say)
     found = table.arms(ours, monai, people, say)
     rebuilt, scores = table.kept(found, found.unseen.volumes, "phantoms"), []
-    if data:
-        plan = probe.plan_for(TrainingPlan.load(_REAL), data)
-        real = probe.gather(plan, data, out / "cache", say)
+    if plan and real:
         for site in dict.fromkeys(real.labels["site"]):
             rebuilt += table.kept(found, real.first_scans(site), str(site))
         latents = batched(monai.encode, real.volumes).flatten(1).double().numpy()

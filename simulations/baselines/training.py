@@ -5,6 +5,7 @@ It goes on where it was stopped.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from braing3n_core.errors import UsageError
+from braing3n_core.files import write_atomically
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import DEFAULT_VARIABLES
@@ -36,17 +39,27 @@ class BaselineRecipe(PublicRecipe):
 
 
 def trained(recipe: BaselineRecipe, out: Path, say: Say) -> LatentDiffusion:
-    """The networks of `recipe`, from `out` if they were trained there."""
-    model = LatentDiffusion(PRESETS[recipe.preset].shape, DEFAULT_VARIABLES)
-    path = out / "monai.safetensors"
+    """The networks of `recipe`, from `out` if they were trained there. Raises UsageError if it is another recipe's."""
+    out.mkdir(parents=True, exist_ok=True)
+    prior = PriorRecipe.load(found_recipe(recipe.prior))
+    if prior.preset != recipe.preset:
+        raise UsageError(f"{recipe.prior} is of preset {prior.preset} and not {recipe.preset}; name a prior of its own preset")
+    _refuse_another(recipe, prior, out / "recipe.json")
+    torch.manual_seed(recipe.seed)                           # initial weights
+    model, path = LatentDiffusion(PRESETS[recipe.preset].shape, DEFAULT_VARIABLES), out / "monai.safetensors"
     if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(recipe.seed)                       # initial weights
-        model = LatentDiffusion(PRESETS[recipe.preset].shape, DEFAULT_VARIABLES)
-        _train(model, recipe, PriorRecipe.load(found_recipe(recipe.prior)), out, say)
+        _train(model, recipe, prior, out, say)
         save(path, model.state_dict())
     model.load_state_dict(load(path)[0])
     return model.eval()
+
+
+def _refuse_another(recipe: BaselineRecipe, prior: PriorRecipe, path: Path) -> None:
+    """Everything in a folder was trained by the recipe that lies in it."""
+    asked = json.dumps([recipe.model_dump(mode="json"), prior.model_dump(mode="json")], indent=1).encode() + b"\n"
+    if path.exists() and path.read_bytes() != asked:
+        raise UsageError(f"{path.parent.name} holds what another recipe trained; name another folder")
+    write_atomically(path, asked)
 
 
 def _train(model: LatentDiffusion, recipe: BaselineRecipe, prior: PriorRecipe, out: Path, say: Say) -> None:

@@ -48,7 +48,7 @@ def compare(steps: int, repeats: int, say: Say) -> tuple[Speed, Speed]:
             if turn >= 0:
                 times[place].append(perf_counter() - began)
         say(f"sampled {turn + 1} of {repeats} volumes of each")
-    used = (_size(ours.generator) + _size(ours.decoder), _size(theirs))
+    used = (_size(ours.generator) + _size(ours.decoder), _size(theirs.unet) + _size(theirs.autoencoder.decoder))
     names = ("braing3n tiny, Euler", "MONAI latent diffusion, DDIM")
     first, second = (
         Speed(name, size, steps, statistics.median(each)) for name, size, each in zip(names, used, times, strict=True)

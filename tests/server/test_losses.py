@@ -9,37 +9,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from braing3n_core.prior import SHIPPED, read_prior
 from braing3n_core.training import draw_rows, row_loss
 from server.losses import spectral_loss, structural_loss
 from server.prior import DecoderPhase, EncoderPhase, _decoder_loss, _encoder_loss
 from tests.small import SMALL, small_brain
 
-PATCH = SMALL.patch
-VOXELS = SMALL.patch_voxels
+PATCH = (6, 8, 10)                                           # unequal, and each long enough for a wave below the finest
 
 
-def wave(amplitude: float, cycles: int) -> torch.Tensor:
-    """(V,) one cosine along the second axis of a cube."""
-    p, q, r = PATCH
-    line = amplitude * torch.cos(2 * math.pi * cycles * torch.arange(q) / q)
-    return line[None, :, None].expand(p, q, r).reshape(-1)
+def wave(amplitude: float, axis: int, cycles: int) -> torch.Tensor:
+    """(V,) one cosine along an axis of a cube."""
+    line = amplitude * torch.cos(2 * math.pi * cycles * torch.arange(PATCH[axis]) / PATCH[axis])
+    return line.view([-1 if place == axis else 1 for place in range(3)]).expand(PATCH).reshape(-1)
 
 
-@given(amplitude=st.floats(1e-3, 10), cycles=st.integers(1, PATCH[1] // 2 - 1))
-def test_a_wave_counts_by_its_amplitude_however_fine_it_is(amplitude: float, cycles: int) -> None:
-    cubes, keep = torch.zeros(1, 3, VOXELS), torch.tensor([[0]])
-    predicted = torch.zeros(1, 3, VOXELS)
-    predicted[:, 1:] = wave(amplitude, cycles)
-    unit = torch.zeros(1, 3, VOXELS)
-    unit[:, 1:] = wave(1.0, 1)
-    assert float(spectral_loss(predicted, cubes, keep, PATCH)) == pytest.approx(
-        amplitude * float(spectral_loss(unit, cubes, keep, PATCH)), rel=1e-3
-    )
+def lost_by(cube: torch.Tensor) -> float:
+    """The loss of two hidden cubes that are off by this."""
+    predicted = torch.zeros(1, 3, len(cube))
+    predicted[:, 1:] = cube
+    return float(spectral_loss(predicted, torch.zeros(1, 3, len(cube)), torch.tensor([[0]]), PATCH))
+
+
+@given(amplitude=st.floats(1e-3, 10), axis=st.integers(0, 2), cycles=st.integers(1, 2))
+def test_a_wave_counts_by_its_amplitude_however_fine_it_is_along_any_axis(amplitude: float, axis: int, cycles: int) -> None:
+    assert lost_by(wave(amplitude, axis, cycles)) == pytest.approx(amplitude * lost_by(wave(1.0, 0, 1)), rel=1e-3)
 
 
 def test_only_hidden_cubes_count() -> None:
-    cubes, keep = torch.zeros(2, 5, VOXELS), torch.tensor([[0, 3], [1, 2]])
-    predicted = torch.zeros(2, 5, VOXELS).scatter(1, keep[..., None].expand(-1, -1, VOXELS), 1.0)
+    cubes, keep = torch.zeros(2, 5, math.prod(PATCH)), torch.tensor([[0, 3], [1, 2]])
+    predicted = torch.zeros_like(cubes).scatter(1, keep[..., None].expand(-1, -1, cubes.shape[2]), 1.0)
     assert float(spectral_loss(predicted, cubes, keep, PATCH)) == 0
 
 
@@ -55,7 +54,7 @@ def test_structure_is_missed_where_brightness_is_not() -> None:
     assert structural_loss(flat, volumes, brain, 1.0) > structural_loss(brighter, volumes, brain, 1.0) + 0.3
 
 
-def test_without_their_weight_phases_have_the_loss_of_their_stage_and_with_it_another() -> None:
+def test_without_its_weight_a_phase_has_the_loss_of_its_stage_and_with_it_another() -> None:
     model = small_brain()
     volumes, draw = torch.rand(3, 1, *SMALL.shape), torch.Generator().manual_seed(1)
     cubes = model.cubes(volumes)
@@ -69,3 +68,17 @@ def test_without_their_weight_phases_have_the_loss_of_their_stage_and_with_it_an
     shown = draw_rows("decoder", (model.encoder(cubes), volumes), model, 4, draw)
     squared = _decoder_loss(DecoderPhase(**phase))
     assert torch.equal(squared(model, shown), row_loss("decoder")(model, shown).mean())
+
+
+@pytest.mark.slow
+def test_a_decoder_can_be_trained_for_structure() -> None:
+    model = read_prior(SHIPPED / "tiny.safetensors")
+    model.decoder.leave.weight.requires_grad_(True)
+    volumes = torch.rand(2, 1, *model.preset.shape, generator=torch.Generator().manual_seed(0)) * model.decoder.brain
+    rows = draw_rows("decoder", (model.encoder(model.cubes(volumes)), volumes), model, 2, torch.Generator().manual_seed(1))
+    made = model.decode(model.latents(rows[0]) + rows[2])
+    loss = _decoder_loss(DecoderPhase(steps=1, batch=2, learning_rate=1e-3, structural=0.5))(model, rows)
+    assert torch.equal(loss, structural_loss(made, rows[1], model.decoder.brain, 0.5))
+    torch.autograd.backward(loss)
+    assert model.decoder.leave.weight.grad is not None
+    assert model.decoder.leave.weight.grad.norm() > 0

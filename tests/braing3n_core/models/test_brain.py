@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from braing3n_core.errors import UsageError
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import PRESETS
@@ -131,3 +132,9 @@ def test_every_preset_holds_together(name: str) -> None:
         assert width % heads == 0
     millimetres = [side * mm for side, mm in zip(preset.shape, preset.spacing_mm, strict=True)]
     assert all(180 <= extent <= 240 for extent in millimetres), "a head fits"
+
+
+@pytest.mark.parametrize("parts", [("sterring",), ("T1w",), "spread"])
+def test_a_part_there_is_none_of_is_refused(parts: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="there are trajectory, spread, steering, FLAIR"):
+        Brain(SMALL, DEFAULT_VARIABLES, parts)

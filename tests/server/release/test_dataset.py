@@ -149,6 +149,21 @@ def test_an_existing_release_is_never_overwritten_silently(
     assert [path.name for path in tmp_path.iterdir()] == ["release"]
 
 
+@pytest.mark.parametrize("new_one_is_there", [False, True])
+def test_a_kill_between_two_renames_loses_no_release(
+    new_one_is_there: bool, release: Path, plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
+) -> None:
+    out = tmp_path / "release"
+    shutil.copytree(release, tmp_path / ".release.replaced")
+    if new_one_is_there:
+        write_dataset(tmp_path / "other", plan, EDITION, people, volumes, documents={"docs/new.txt": b"new\n"})
+        (tmp_path / "other").rename(out)
+    with pytest.raises(UsageError, match="there already"):
+        write_dataset(out, plan, EDITION, people, volumes)
+    assert (out / "docs" / "new.txt").exists() == new_one_is_there
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+
+
 def test_replace_never_deletes_what_is_not_a_release(
     plan: TrainingPlan, people: list[Person], volumes: Tensor, tmp_path: Path
 ) -> None:

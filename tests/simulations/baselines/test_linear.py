@@ -31,7 +31,9 @@ def brain() -> torch.Tensor:
 def test_people_of_three_directions_are_kept_whole() -> None:
     model = LinearGaussian(*gaussian_people(200, 0), brain())
     unseen, _ = gaussian_people(20, 1)
-    assert model.rebuilt(unseen) == pytest.approx(unseen, abs=1e-4)
+    assert model.rebuilt(unseen, 3) == pytest.approx(unseen, abs=1e-4)
+    assert (model.rebuilt(unseen, 1) - unseen).norm() > 0.2 * unseen.norm()
+    assert float(model.scores(unseen)[:, :3].norm()) == pytest.approx(float((unseen[:, 0][:, brain()] - model.mean).norm()))
 
 
 def test_generated_people_answer_as_people_do_and_vary_as_people_do() -> None:
