@@ -57,7 +57,6 @@ def test_points_are_run_once_and_taken_up_again(tmp_path: Path) -> None:
     assert (tmp_path / TABLE).read_bytes() == before
 
 
-
 def test_a_pace_tells_what_lanes_of_equal_points_need() -> None:
     for lanes, many in itertools.product((1, 2, 3, 8), (1, 2, 5, 8)):
         pace = Pace(lanes, many, 0.0)
