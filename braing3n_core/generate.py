@@ -13,8 +13,10 @@ from braing3n_core.flow import Sampler, Velocity, guided, heun, middle
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.population import MISSING
 from braing3n_core.models.presets import Preset
+from braing3n_core.plan import Categorical, Continuous
 
 Guidance = float | Mapping[str, float]                       # one weight for all conditions, or one per variable
+Conditioned = Callable[[Tensor, Tensor, Tensor], Tensor]     # (B, N, C) latents, (B,) times, (B, M) codes -> velocity
 Decode = Callable[[Tensor, slice], Tensor]                   # latents of some rows, and which rows -> volumes
 BRIGHTEST = 1.3                                              # of the scaled intensities that training saw
 BATCH = 8                                                    # volumes at once, if they are small enough
@@ -66,7 +68,8 @@ def generate(
     volumes = []
     for first in range(0, len(codes), batch):
         part = slice(first, first + batch)
-        latents = _people(model, _field(model, codes[part], guidance), start[part], sampler, steps)
+        field = guided_field(model.generator, model.variables, codes[part], guidance)
+        latents = _people(model, field, start[part], sampler, steps)
         if model.steering is not None:
             latents = model.steering(latents, wanted[part])
         volumes.append((decode(latents, part) if decode else model.decode(latents)).clamp(0, BRIGHTEST))
@@ -107,10 +110,12 @@ def _refuse_unknown(model: Brain, guidance: Guidance) -> None:
             raise UsageError(f"the generator has no variable {name!r}; it has {', '.join(known)}")
 
 
-def _field(model: Brain, codes: Tensor, guidance: Guidance) -> Velocity:
+def guided_field(
+    network: Conditioned, variables: Sequence[Continuous | Categorical], codes: Tensor, guidance: Guidance
+) -> Velocity:
     """The guided velocity; each distinct set of hidden conditions costs one more evaluation of the network."""
     if isinstance(guidance, Mapping):
-        weights = {column: guidance.get(v.name, 1.0) for column, v in enumerate(model.variables)}
+        weights = {column: guidance.get(v.name, 1.0) for column, v in enumerate(variables)}
         columns = [column for column, weight in weights.items() if weight != 1]
         hidden = [codes.clone().index_fill_(1, torch.tensor([column]), MISSING) for column in columns]
         strengths = [weights[column] for column in columns]
@@ -119,6 +124,6 @@ def _field(model: Brain, codes: Tensor, guidance: Guidance) -> Velocity:
         strengths = [guidance] * len(hidden)
 
     def velocity(z: Tensor, t: Tensor) -> Tensor:
-        return guided(model.generator(z, t, codes), [model.generator(z, t, each) for each in hidden], strengths)
+        return guided(network(z, t, codes), [network(z, t, each) for each in hidden], strengths)
 
     return velocity

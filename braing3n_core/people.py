@@ -10,7 +10,7 @@ from torch import Tensor
 
 from braing3n_core.flow import heun
 from braing3n_core.forecast import drawn_change
-from braing3n_core.generate import BATCH, Guidance, generate, noise_of
+from braing3n_core.generate import BATCH, Guidance, generate, guided_field, noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.plan import T1W
 
@@ -65,7 +65,7 @@ def images(
         volumes = model.decode(latents)
         for name in sorted(set(modalities[part]) - {T1W}):
             rows = torch.tensor([each == name for each in modalities[part]])
-            shown = translated(model, name, latents[rows], codes[part][rows], looks[part][rows], steps=steps)
+            shown = translated(model, name, latents[rows], codes[part][rows], looks[part][rows], steps=steps, guidance=guidance)
             volumes = volumes.index_put((rows,), shown)
         return volumes
 
@@ -75,7 +75,14 @@ def images(
 
 
 @torch.no_grad()
-def translated(model: Brain, name: str, latents: Tensor, codes: Tensor, noise: Tensor, *, steps: int) -> Tensor:
+def translated(
+    model: Brain, name: str, latents: Tensor, codes: Tensor, noise: Tensor, *, steps: int, guidance: Guidance = 1.0
+) -> Tensor:
     """(B, 1, D, H, W): the brains behind T1w `latents` (B, N, C), with `codes` (B, M), as modality `name` may show them."""
     translation = model.modality(name).translation
-    return model.decode(heun(lambda z, t: translation(z, t, latents, codes), noise, steps), name)
+
+    def network(z: Tensor, t: Tensor, known: Tensor) -> Tensor:
+        velocity: Tensor = translation(z, t, latents, known)
+        return velocity
+
+    return model.decode(heun(guided_field(network, model.variables, codes, guidance), noise, steps), name)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from braing3n_core.data.patient import Wishes, people
 from braing3n_core.flow import heun, middle
-from braing3n_core.generate import noise_of
+from braing3n_core.generate import guided_field, noise_of
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.models.spread import student
@@ -54,11 +54,7 @@ def _coordinates(recipe: SpreadRecipe, model: Brain, say: Say) -> Tensor:
     codes = hidden(model.codes(rows), torch.Generator().manual_seed(recipe.seed))
     noise, each = noise_of(model, recipe.seed, len(codes)), []
     for part, start in zip(codes.split(_AT_ONCE), noise.split(_AT_ONCE), strict=True):
-
-        def field(z: Tensor, t: Tensor, part: Tensor = part) -> Tensor:
-            velocity: Tensor = model.generator(z, t, part)
-            return velocity
-
+        field = guided_field(model.generator, model.variables, part, 1.0)
         each.append(model.generator.population.along(heun(field, start, recipe.steps) - middle(field, start)))
         say(f"people: {sum(map(len, each))} of {recipe.people}")
     return torch.cat(each)

@@ -22,7 +22,7 @@ from braing3n_core.data.preprocess import on_grid
 from braing3n_core.data.template import template
 from braing3n_core.errors import DataRefused
 from braing3n_core.files import write_atomically
-from braing3n_core.generate import noise_of
+from braing3n_core.generate import Guidance, noise_of
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.models.presets import Preset
 from braing3n_core.people import Wanted, images, translated
@@ -67,7 +67,7 @@ class Told:
     pictures: tuple[Tensor, Tensor, Tensor]
 
 
-def told_for(model: Brain, count: int, say: Say) -> Told:
+def told_for(model: Brain, count: int, say: Say, guidance: Guidance = 1.0) -> Told:
     """Hold the model's FLAIR against `count` unseen phantoms, and `count` generated people against what was asked for."""
     say(f"{count} phantoms with T1w and {FLAIR}")
     seen = list(people(model.preset, count, _UNSEEN, Hospital(name="public"), Wishes(modalities=(T1W, FLAIR))))
@@ -80,7 +80,7 @@ def told_for(model: Brain, count: int, say: Say) -> Told:
         "made from another's T1w": made.roll(1, 0),
     }
     say(f"{count} generated people, lesions asked for")
-    agreements = _agreements(model, seen, (flair, ways["own latents"], made), count)
+    agreements = _agreements(model, seen, (flair, ways["own latents"], made), count, guidance)
     return Told(_ways(model, flair, ways), agreements, (t1w, flair, made))
 
 
@@ -128,7 +128,7 @@ def _squares(one: Tensor, other: Tensor, inside: Tensor) -> np.ndarray:
 
 
 def _agreements(
-    model: Brain, seen: Sequence[Person], shown: tuple[Tensor, Tensor, Tensor], count: int
+    model: Brain, seen: Sequence[Person], shown: tuple[Tensor, Tensor, Tensor], count: int, guidance: Guidance
 ) -> tuple[Agreement, ...]:
     """Lesions and ventricles: of phantoms in truth and on the FLAIR, of generated people as asked for and on the FLAIR."""
     truth = [person.visits[0].truth for person in seen]
@@ -139,7 +139,7 @@ def _agreements(
         for load, size in zip(asked, np.linspace(*_VENTRICLES_ML, count)[order], strict=True)
     ]
     wanted = [Wanted(row, number, 0.0, name) for name in (T1W, FLAIR) for number, row in enumerate(rows)]
-    t1w, flair = images(model, wanted, _SEED, steps=STEPS, guidance=1.0).chunk(2)
+    t1w, flair = images(model, wanted, _SEED, steps=STEPS, guidance=guidance).chunk(2)
     scanned, rebuilt, made = (measured(volumes, FLAIR, model.preset) for volumes in shown)
     generated, beside = measured(flair, FLAIR, model.preset), measured(t1w, T1W, model.preset)
     lesions = [one["lesions"] for one in truth]

@@ -64,11 +64,13 @@ def modalities(
     people: Annotated[int, typer.Option(min=8, help="Phantoms whose FLAIR is known, and generated people.")] = 48,
     data: Annotated[Path | None, typer.Option(help="Real people's T1w and FLAIR, BIDS, in place of phantoms.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A prior and its FLAIR; none: those that ship.")] = None,
+    weight: Annotated[list[str] | None, typer.Option(help="variable=WEIGHT, guidance of one; none: 1.")] = None,
 ) -> None:
     """Hold FLAIR images that are made from T1w against those of unseen phantoms, and lesions against what was asked for."""
     from braing3n_core.files import write_atomically
     from braing3n_core.plan import TrainingPlan
     from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import control as controlling
     from simulations import modalities as shown
 
     model = read_prior(weights or SHIPPED / "tiny.safetensors", parts=(shown.FLAIR,))
@@ -78,7 +80,7 @@ def modalities(
             ways = shown.of_patients(model, plan, data, cache)
         console.show("\n".join(shown.rows_of(data.name, ways)))
         return
-    found = shown.told_for(model, people, console.note)
+    found = shown.told_for(model, people, console.note, controlling.weights(weight or []))
     if out:
         out.mkdir(parents=True, exist_ok=True)
         shown.write(found, out / "modalities.json")

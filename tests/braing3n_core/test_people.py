@@ -8,7 +8,7 @@ import torch
 from braing3n_core.errors import UsageError
 from braing3n_core.generate import generate
 from braing3n_core.models.brain import Condition
-from braing3n_core.people import Wanted, images
+from braing3n_core.people import Wanted, images, translated
 from tests.small import small_brain
 
 PEOPLE: list[dict[str, Condition]] = [{"age": 40.0, "sex": "F"}, {"age": 70.0, "sex": "M"}]
@@ -39,6 +39,20 @@ def test_another_modality_follows_from_the_person_and_the_visit_alone() -> None:
     assert not torch.allclose(made([Wanted(PEOPLE[1], 1, 0.0, "FLAIR")]), together[3:], atol=1e-3)
     outside = MODEL.decoder.brain == 0
     assert float(together[:, 0][:, outside].abs().max()) == 0
+
+
+@torch.no_grad()
+def test_guidance_of_a_variable_acts_on_another_modality_too() -> None:
+    draw = torch.Generator().manual_seed(2)
+    latents, noise = (torch.randn(2, *MODEL.centre.shape, generator=draw) for _ in range(2))
+    codes, translation, start = MODEL.codes(PEOPLE), MODEL.modality("FLAIR").translation, torch.ones(2)
+    hidden = MODEL.codes([{**person, "age": None} for person in PEOPLE])
+    plain, without = (translation(noise, start, latents, known) for known in (codes, hidden))
+    wanted = MODEL.decode(noise - (plain + 2 * (plain - without)), "FLAIR")
+    assert torch.allclose(translated(MODEL, "FLAIR", latents, codes, noise, steps=1, guidance={"age": 3.0}), wanted, atol=1e-5)
+    assert not torch.allclose(translated(MODEL, "FLAIR", latents, codes, noise, steps=1), wanted, atol=1e-3)
+    rows = [Wanted(PEOPLE[0], 0, 0.0, "FLAIR")]
+    assert not torch.allclose(images(MODEL, rows, 7, steps=3, guidance={"age": 3.0}), made(rows), atol=1e-3)
 
 
 def test_a_modality_that_the_model_does_not_make_is_refused() -> None:
