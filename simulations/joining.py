@@ -148,16 +148,17 @@ def _number(values: np.ndarray) -> Number:
 
 def told(rows: Sequence[Row]) -> Iterator[str]:
     """The table for a person."""
-    heads = "".join(f"{arm:>24}" for arm in (*get_args(Arm), "gain of joining"))
+    heads = "".join(f"{arm:>26}" for arm in (*get_args(Arm), "gain of joining"))
     yield f"{'site':<10}{'held-out':>8}  {'':<34}{'':<10}{heads}"
     for row in rows:
-        cells = "".join(f"{_short(number):>24}" for number in (*(row.arms[arm] for arm in get_args(Arm)), row.gain))
+        cells = "".join(f"{_short(number):>26}" for number in (*(row.arms[arm] for arm in get_args(Arm)), row.gain))
         yield f"{row.site:<10}{row.people:>8}  {row.what:<34}{row.unit:<10}{cells}"
     yield "means with 95 % intervals over patients; gain: together over alone, positive where joining is better"
 
 
 def _short(number: Number) -> str:
-    return f"{number.value:.3g} ({number.low:.3g} to {number.high:.3g})"
+    value, low, high = (round(each, 6) + 0.0 for each in (number.value, number.low, number.high))         # no -5e-18
+    return f"{value:.3g} ({low:.3g} to {high:.3g})"
 
 
 def as_json(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.settings import Settings
 from server.plan_check import check
-from simulations.joining import Number, Row, as_json, by_itself, compare, told
+from simulations.joining import Number, Row, _short, as_json, by_itself, compare, told
 
 RECIPES = Path(__file__).parents[2] / "simulations" / "recipes"
 SMOKE = TrainingPlan.load(RECIPES / "smoke.toml")
@@ -50,3 +50,8 @@ def test_every_site_has_every_measure_of_every_arm(tmp_path: Path) -> None:
         assert all(one.low <= one.value <= one.high for one in (*row.arms.values(), row.gain))
         sign = 1 if row.unit == "dB" else -1
         assert np.isclose(row.gain.value, sign * (row.arms["together"].value - row.arms["alone"].value))
+
+
+def test_a_difference_of_nothing_is_told_as_nothing() -> None:
+    assert _short(Number(-5e-18, -0.152, 0.152)) == "0 (-0.152 to 0.152)"
+    assert _short(Number(133.6, 83.8, 187.2)) == "134 (83.8 to 187)"
