@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
@@ -11,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+
+from braing3n_core.files import taken
 
 _SUFFIX = ".braing3n-scratch"                                # nobody else's folder is ever called so
 _HELD = ".held"                                              # the file whose lock says that somebody is at work
@@ -32,8 +33,7 @@ def scratch(prefix: str, where: Path | None = None) -> Iterator[Path]:
         partial = Path(made) / f"{_HELD}.new"
         held = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if taken(held):
                 partial.rename(partial.with_name(_HELD))     # whoever finds the name finds it locked
             yield Path(made)
         finally:
@@ -50,10 +50,6 @@ def _abandoned(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
+        return taken(found)
     finally:
         os.close(found)

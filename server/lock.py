@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from braing3n_core.errors import UsageError
+from braing3n_core.files import taken
 
 _FILE = "run.lock"
 
@@ -20,7 +20,7 @@ def held(out: Path, patience_s: float = 0.0) -> Iterator[None]:
     deadline = time.monotonic() + patience_s
     file = os.open(out / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _taken(file):
+        while not taken(file):
             if not time.monotonic() < deadline:
                 raise UsageError(f"another run works in {out.name}; wait until it ends, or stop it")
             time.sleep(0.2)
@@ -35,14 +35,6 @@ def is_held(out: Path) -> bool:
         return False
     file = os.open(out / _FILE, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return not _taken(file)
+        return not taken(file)
     finally:
         os.close(file)
-
-
-def _taken(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

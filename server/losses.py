@@ -10,6 +10,7 @@ from torch import Tensor
 
 from braing3n_core.metrics.images import DATA_RANGE, WINDOW, WINDOW_SIGMA
 from braing3n_core.models.presets import Sides
+from braing3n_core.models.tokenizer import over_hidden
 
 _SCALES = 3                                                  # each half the sides of the one before
 
@@ -20,11 +21,8 @@ def spectral_loss(predicted: Tensor, cubes: Tensor, keep: Tensor, patch: Sides) 
     Squared error is by Parseval the same in space and in frequency; this counts a wave by its amplitude and not by its square,
     however fine it is, so that faint detail weighs more. The transform is orthonormal, cube by cube.
     """
-    hidden = torch.ones(cubes.shape[:2]).scatter(1, keep, 0.0)
     waves = torch.fft.fftn((predicted - cubes).unflatten(2, patch), dim=(2, 3, 4), norm="ortho")
-    apart = waves.abs().flatten(2).mean(2)                   # (B, N)
-    loss: Tensor = (apart * hidden).sum() / hidden.sum()
-    return loss
+    return over_hidden(waves.abs().flatten(2).mean(2), keep).mean()
 
 
 def structural_loss(made: Tensor, volumes: Tensor, brain: Tensor, weight: float) -> Tensor:

@@ -174,7 +174,7 @@ def scores_of(
         distance=metrics.kid(features, reference.features),
         frechet=metrics.against_real(metrics.frechet, reference.features, features, seed=1).value,
         coverage=metrics.against_real(_coverage, reference.features, features, seed=1).value,
-        organs=_largest_effect(*(_part(each, slice(0, len(ages) // 2)) for each in (reference.organs, organs))),
+        organs=largest_effect(*(_part(each, slice(0, len(ages) // 2)) for each in (reference.organs, organs))),
         ageing=_slope(ages, organs["ventricles_ml"]),
         overlap=float(np.mean([metrics.dice(metrics.brain_mask_of(volume), brain) for volume in made])),
         outside=max(metrics.signal_outside(volume, model.decoder.brain > 0) for volume in made),
@@ -222,7 +222,7 @@ def _rows(plan: TrainingPlan, public: Brain, reference: Reference, scores: Mappi
     )
     yield row(
         "largest difference in tissue volumes", "|Cohen's d|", "lower", "two halves of the held-out patients",
-        _largest_effect(_part(reference.organs, slice(0, half)), _part(reference.organs, slice(half, None))), "organs",
+        largest_effect(_part(reference.organs, slice(0, half)), _part(reference.organs, slice(half, None))), "organs",
         f"brain, grey, white, fluid and ventricles, {half} people each; below 0.2 is called small",
     )
     yield row(
@@ -282,7 +282,8 @@ def _part(organs: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray
     return {name: values[rows] for name, values in organs.items()}
 
 
-def _largest_effect(real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+def largest_effect(real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray]) -> float:
+    """The largest |Cohen's d| of any measure."""
     return max(abs(one.effect) for one in metrics.plausibility(real, made))
 
 

@@ -69,8 +69,12 @@ def masked_loss(encoder: Encoder, decoder: MaskedDecoder, cubes: Tensor, keep: T
 
 def hidden_error(predicted: Tensor, cubes: Tensor, keep: Tensor) -> Tensor:
     """(B, N, V) predicted and true cubes, (B, K) visible places -> (B,) mean squared error over the others."""
-    hidden = torch.ones(cubes.shape[:2], device=cubes.device).scatter(1, keep, 0.0)
-    error = (predicted - cubes).square().mean(2)             # (B, N)
+    return over_hidden((predicted - cubes).square().mean(2), keep)
+
+
+def over_hidden(error: Tensor, keep: Tensor) -> Tensor:
+    """(B, N) error of each cube, (B, K) visible places -> (B,) its mean over the others."""
+    hidden = torch.ones_like(error).scatter(1, keep, 0.0)
     return (error * hidden).sum(1) / hidden.sum(1)
 
 

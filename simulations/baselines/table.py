@@ -29,6 +29,7 @@ from braing3n_core.models.brain import Brain
 from braing3n_core.morphometry import measures
 from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
 from simulations.baselines.linear import LinearGaussian, features_of
+from simulations.quality import largest_effect
 from simulations.tstr import People, of_phantoms
 
 Say = Callable[[str], None]
@@ -129,8 +130,9 @@ def made(found: Arms, say: Say) -> tuple[list[Made], dict[str, Tensor]]:
             seconds[key] += perf_counter() - began
         say(f"people: {min(first + _TOGETHER, count)} of {count} by each of {len(samplers)} samplers")
     people = {key: torch.cat(parts) for key, parts in volumes.items()}
-    rows = [_made(found, arm, steps, seconds[arm, steps] / count, people[arm, steps]) for arm, steps in samplers]
-    rows.append(_made(found, REAL, 0, 0.0, found.others.volumes))
+    real = _measured(found, found.unseen.volumes)
+    rows = [_made(found, real, arm, steps, seconds[arm, steps] / count, people[arm, steps]) for arm, steps in samplers]
+    rows.append(_made(found, real, REAL, 0, 0.0, found.others.volumes))
     return rows, {arm: each for (arm, _), each in people.items()}
 
 
@@ -154,22 +156,30 @@ def _samplers(found: Arms) -> dict[tuple[str, int], Sampler]:
     }
 
 
-def _made(found: Arms, arm: str, evaluations: int, seconds: float, volumes: Tensor) -> Made:
-    model, real = found.ours, found.unseen.volumes
-    ours, theirs = (embed(model, each).double().numpy() for each in (volumes, real))
-    organs, true = (measures(each, model.preset) for each in (volumes, real))
+@dataclass(frozen=True)
+class _Measured:
+    """What distances are taken of."""
+
+    tokens: np.ndarray                                       # (n, f) mean tokens of the public encoder
+    scores: np.ndarray                                       # (n, K) along components of voxels
+    organs: Mapping[str, np.ndarray]                         # (n,) ml of each
+
+
+def _measured(found: Arms, volumes: Tensor) -> _Measured:
+    model = found.ours
+    tokens, scores = embed(model, volumes).double().numpy(), found.linear.scores(volumes).double().numpy()
+    return _Measured(tokens, scores, measures(volumes, model.preset))
+
+
+def _made(found: Arms, real: _Measured, arm: str, evaluations: int, seconds: float, volumes: Tensor) -> Made:
+    seen, unit = _measured(found, volumes), real.scores.std(0)
     asked = [float(str(row["ventricles"])) for row in (found.others if arm == REAL else found.unseen).conditions]
     return Made(
-        arm, evaluations, seconds, metrics.kid(ours, theirs), metrics.frechet(ours, theirs), _linear(found, volumes),
-        metrics.manifold(theirs, ours).coverage, max(abs(row.effect) for row in metrics.plausibility(true, organs)),
-        metrics.correlation(asked, organs["ventricles_ml"]), metrics.mean_pairwise_ms_ssim(volumes, _PAIRS, seed=1),
+        arm, evaluations, seconds, metrics.kid(seen.tokens, real.tokens), metrics.frechet(seen.tokens, real.tokens),
+        metrics.frechet(seen.scores / unit, real.scores / unit), metrics.manifold(real.tokens, seen.tokens).coverage,
+        largest_effect(real.organs, seen.organs), metrics.correlation(asked, seen.organs["ventricles_ml"]),
+        metrics.mean_pairwise_ms_ssim(volumes, _PAIRS, seed=1),
     )  # fmt: skip
-
-
-def _linear(found: Arms, volumes: Tensor) -> float:
-    """Frechet distance of scores along components of voxels, each in units of the unseen people's deviation."""
-    real, made = (found.linear.scores(each).double().numpy() for each in (found.unseen.volumes, volumes))
-    return metrics.frechet(made / real.std(0), real / real.std(0))
 
 
 def cheapest(rows: Sequence[Made], arm: str, by: Distance) -> Made:
