@@ -18,7 +18,7 @@ from typing import Annotated, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from braing3n_core.data.phantom import Truth, phantoms
 from braing3n_core.data.template import template
@@ -77,10 +77,14 @@ class ScannedRecipe(PublicRecipe):
         return Hospital(name="varied", contrast=contrast, bias=bias, folding=folding)
 
 
-class TrainingRecipe(ScannedRecipe):
+class AveragedRecipe(PublicRecipe):
     """What every training on phantoms is told besides: how it averages."""
 
     ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
+
+
+class TrainingRecipe(ScannedRecipe, AveragedRecipe):
+    """Training on phantoms of many scanners."""
 
 
 class EncoderPhase(Phase):
@@ -197,8 +201,8 @@ def _decoder_loss(phase: DecoderPhase) -> BatchLoss:
 
 
 def train_networks(
-    label: str, networks: Sequence[str], model: Brain, loss_at: Callable[[torch.Generator], Tensor], phase: Phase,
-    recipe: TrainingRecipe, out: Path, say: Say,
+    label: str, networks: Sequence[str], model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], phase: Phase,
+    recipe: AveragedRecipe, out: Path, say: Say,
 ) -> None:  # fmt: skip
     """Minimise `loss_at(draw)` over the networks; the model ends with the averaged weights, frozen."""
     own = tuple(f"{network}." for network in networks)

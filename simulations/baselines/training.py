@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,18 +20,17 @@ from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.state import load, save
 from braing3n_core.training import hidden
-from server.optimise import Phase, Say, fit
-from server.prior import PriorRecipe, PublicRecipe, batched, conditions_of, public_people, varied_volumes
+from server.optimise import Phase, Say
+from server.prior import AveragedRecipe, PriorRecipe, batched, conditions_of, public_people, train_networks, varied_volumes
 from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
 from simulations.bench.estimate import estimate
 from simulations.recipe_files import found_recipe
 
 
-class BaselineRecipe(PublicRecipe):
+class BaselineRecipe(AveragedRecipe):
     """Everything that decides the baseline's weights."""
 
     prior: Path                                              # the recipe of the prior whose phantoms it is trained on
-    ema: Annotated[float, Field(gt=0, lt=1)]                 # decay of the averaged weights, per step
     autoencoder: Phase
     diffusion: Phase
 
@@ -66,14 +63,11 @@ def _train(model: LatentDiffusion, recipe: BaselineRecipe, prior: PriorRecipe, o
     say(f"phantoms: {prior.varied} of many scanners for the autoencoder")
     volumes = varied_volumes(prior)
 
-    def reconstructed(step: int) -> Tensor:
-        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    def reconstructed(draw: torch.Generator) -> Tensor:
         rows = torch.randint(len(volumes), (recipe.autoencoder.batch,), generator=draw)
         return model.autoencoder_loss(volumes[rows].float(), draw)
 
-    weights = dict(model.autoencoder.named_parameters())
-    average = fit("autoencoder", weights, reconstructed, recipe.autoencoder, recipe.ema, out / ".autoencoder.safetensors", say)
-    model.autoencoder.load_state_dict(average)
+    train_networks("autoencoder", ("autoencoder",), model, reconstructed, recipe.autoencoder, recipe, out, say)
     say(f"phantoms: {prior.people} of the public population for the diffusion")
     people, truths = public_people(prior)
     codes = Brain(PRESETS[recipe.preset], DEFAULT_VARIABLES).codes(
@@ -82,14 +76,11 @@ def _train(model: LatentDiffusion, recipe: BaselineRecipe, prior: PriorRecipe, o
     latents = batched(model.eval().encode, people).float()
     model.train().scale.fill_(float(latents.std()))
 
-    def denoised(step: int) -> Tensor:
-        draw = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    def denoised(draw: torch.Generator) -> Tensor:
         rows = torch.randint(len(latents), (recipe.diffusion.batch,), generator=draw)
         return model.diffusion_loss(latents[rows], hidden(codes[rows], draw), draw)
 
-    weights = dict(model.unet.named_parameters())
-    average = fit("diffusion", weights, denoised, recipe.diffusion, recipe.ema, out / ".diffusion.safetensors", say)
-    model.unet.load_state_dict(average)
+    train_networks("diffusion", ("unet",), model, denoised, recipe.diffusion, recipe, out, say)
 
 
 def arithmetic(recipe: BaselineRecipe) -> dict[str, tuple[float, float]]:
