@@ -8,6 +8,7 @@ in a method `patient_gradients(x, g)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from privacy.convolution import uneven, weight_gradient
 from privacy.errors import MechanismRefused
 
 Rule = Callable[..., Mapping[str, Tensor]]                 # (layer, names of what is trained, x, grad)
@@ -133,7 +135,7 @@ def _unknown_option(module: nn.Module) -> str | None:
     match module:
         case _ConvNd() if module.padding_mode != "zeros":
             return f"padding_mode={module.padding_mode!r} makes border voxels count more than once, which no rule here follows"
-        case _ConvNd() if module.padding == "same" and _uneven(module):
+        case _ConvNd() if module.padding == "same" and uneven(module):
             return "padding='same' pads one side more under an even kernel, which no rule here follows"
         case nn.Embedding() if module.max_norm is not None:
             return "max_norm changes weights inside forward, outside any clipping"
@@ -154,39 +156,8 @@ def _linear(module: nn.Linear, names: Collection[str], x: Tensor, grad: Tensor) 
 
 
 def _convolution(module: _ConvNd, names: Collection[str], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
-    """Patients side by side as groups of ONE convolution over K rows, whose weight gradient is then each patient's own."""
-    P = len(x)
-
-    def weight() -> Tensor:
-        shape = (P * module.weight.shape[0], *module.weight.shape[1:])
-        result = torch.ops.aten.convolution_backward(
-            _side_by_side(grad), _side_by_side(x.to(grad.dtype)), grad.new_empty(()).expand(shape), None, module.stride,
-            _padding(module), module.dilation, module.transposed, module.output_padding, P * module.groups,
-            (False, True, False),
-        )  # fmt: skip
-        gradient: Tensor = result[1]
-        return gradient.view(P, *module.weight.shape)
-
-    return _wanted(names, {"weight": weight, "bias": lambda: grad.flatten(3).sum((1, 3))})
-
-
-def _side_by_side(x: Tensor) -> Tensor:
-    """(P, K, C, ...) -> (K, P*C, ...)."""
-    return x.transpose(0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-
-
-def _padding(module: _ConvNd) -> tuple[int, ...]:
-    match module.padding:
-        case "valid":
-            return (0,) * len(module.stride)
-        case "same":
-            return tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-        case sides:
-            return tuple(int(side) for side in sides)
-
-
-def _uneven(module: _ConvNd) -> bool:
-    return any(d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
+    weight, bias = partial(weight_gradient, module, x, grad), lambda: grad.flatten(3).sum((1, 3))
+    return _wanted(names, {"weight": weight, "bias": bias})
 
 
 def _layer_norm(module: nn.LayerNorm, names: Collection[str], x: Tensor, grad: Tensor, *told: Tensor) -> dict[str, Tensor]:

@@ -26,6 +26,8 @@ class Mix(nn.Module):
         self.weight = nn.Parameter(torch.zeros(maps))
 
     def forward(self, maps: Tensor) -> Tensor:
+        if maps.stride(0) == 0:                              # the same maps for all rows: mixed once, not for every row
+            return torch.einsum("kdhw,k->dhw", maps[0], self.weight).expand(len(maps), -1, -1, -1)
         return torch.einsum("bkdhw,k->bdhw", maps, self.weight)
 
     def patient_gradients(self, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
