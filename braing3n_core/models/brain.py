@@ -134,8 +134,13 @@ class Brain(nn.Module):
         return torch.tensor([[math.nan if value is None else float(value) for value in row] for row in asked])
 
     def codes(self, conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
-        """Conditions as (B, M) codes for the generator; a name that is absent or None is missing."""
-        return torch.tensor([[_code(v, row.get(v.name)) for v in self.variables] for row in conditions])
+        """Conditions as (B, M) codes for the generator, see `codes_of`."""
+        return codes_of(self.variables, conditions)
+
+
+def codes_of(variables: Sequence[Continuous | Categorical], conditions: Sequence[Mapping[str, Condition]]) -> Tensor:
+    """Conditions as (B, M) codes, one for each variable; a name that is absent or None is missing."""
+    return torch.tensor([[_code(variable, row.get(variable.name)) for variable in variables] for row in conditions])
 
 
 def _code(variable: Continuous | Categorical, value: Condition) -> float:

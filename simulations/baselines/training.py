@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
-from braing3n_core.models.brain import Brain
+from braing3n_core.models.brain import codes_of
 from braing3n_core.models.presets import PRESETS
 from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.state import load, save
@@ -70,8 +70,9 @@ def _train(model: LatentDiffusion, recipe: BaselineRecipe, prior: PriorRecipe, o
     train_networks("autoencoder", ("autoencoder",), model, reconstructed, recipe.autoencoder, recipe, out, say)
     say(f"phantoms: {prior.people} of the public population for the diffusion")
     people, truths = public_people(prior)
-    codes = Brain(PRESETS[recipe.preset], DEFAULT_VARIABLES).codes(
-        [conditions_of(truth, volume, PRESETS[recipe.preset]) for truth, volume in zip(truths, people, strict=True)]
+    preset = PRESETS[recipe.preset]
+    codes = codes_of(
+        DEFAULT_VARIABLES, [conditions_of(truth, volume, preset) for truth, volume in zip(truths, people, strict=True)]
     )
     latents = batched(model.eval().encode, people).float()
     model.train().scale.fill_(float(latents.std()))
