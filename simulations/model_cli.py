@@ -143,6 +143,19 @@ def probe(
 
 
 @models.command()
+def tokenizer(
+    out: Annotated[Path, typer.Option(help="Folder for tokenizer.json, probe.json and the cache of aligned scans.")],
+    weights: Annotated[list[Path] | None, typer.Option(help="A prior, once for each; none: the one that ships.")] = None,
+    people: Annotated[int, typer.Option(min=8, help="Unseen phantoms of each of two scanners.")] = 64,
+    data: Annotated[list[str] | None, typer.Option(help="site=DIR: real scans to keep and to probe as well.")] = None,
+) -> None:
+    """What priors' tokenizers keep of scans, side by side, and with --data what a probe reads from their tokens."""
+    from simulations.reconstruction import compared
+
+    console.show("\n".join(compared(weights or [], out, people, data or [], console.note)))
+
+
+@models.command()
 def baselines(
     out: Annotated[Path, typer.Option(help="Folder for the baseline's weights, tables and picture; a stopped run goes on.")],
     recipe: Annotated[Path, typer.Option(help="How MONAI's networks are trained.")] = Path("monai_tiny.toml"),

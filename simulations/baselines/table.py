@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from braing3n_core import figures, metrics
-from braing3n_core.data.template import template
 from braing3n_core.embedding import embed
 from braing3n_core.files import write_atomically
 from braing3n_core.flow import heun
 from braing3n_core.generate import BRIGHTEST, generate
 from braing3n_core.models.brain import Brain
 from braing3n_core.morphometry import measures
+from simulations import reconstruction
 from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
 from simulations.baselines.linear import LinearGaussian, features_of
 from simulations.quality import largest_effect
+from simulations.reconstruction import Kept
 from simulations.tstr import People, of_phantoms
 
 Say = Callable[[str], None]
@@ -42,19 +43,6 @@ _TOGETHER = 16                                               # people that every
 _ALIKE = 1.1                                                 # times an arm's best Frechet distance: as good as it gets
 Distance = Literal["frechet", "linear"]
 _PAIRS, _SEED, _SHOWN = 60, 20_260_003, 4
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is left of scans once they were encoded and decoded. The interval is over people, 95 %."""
-
-    arm: str
-    people: str                                              # "phantoms", or a site
-    numbers: int                                             # that a volume is kept as
-    psnr: float                                              # dB inside the template's brain
-    low: float
-    high: float
-    ms_ssim: float
 
 
 @dataclass(frozen=True)
@@ -95,24 +83,15 @@ def arms(ours: Brain, monai: LatentDiffusion, people: int, say: Say) -> Arms:
 def kept(found: Arms, volumes: Tensor, people: str) -> list[Kept]:
     """Every arm's reconstruction of (n, 1, D, H, W) scans."""
     model, monai, linear = found.ours, found.monai, found.linear
-    ways: list[tuple[str, int, Callable[[Tensor], Tensor]]] = [
-        ("mean volume", 0, lambda part: model.decoder.mean.expand(len(part), 1, *part.shape[2:])),
+    others: list[tuple[str, int, reconstruction.Way]] = [
         *((PCA, count, partial(linear.rebuilt, components=count)) for count in _KEPT_BY_PCA),
         (MONAI, LATENT_CHANNELS * int(np.prod(monai.latent)), lambda part: monai.decode(monai.encode(part))),
-        (OURS, model.centre.numel(), lambda part: model.decode(model.encode(part))),
     ]
-    return [_kept(found, name, numbers, volumes, way, people) for name, numbers, way in ways]
-
-
-@torch.no_grad()
-def _kept(
-    found: Arms, arm: str, numbers: int, volumes: Tensor, way: Callable[[Tensor], Tensor], people: str
-) -> Kept:
-    brain = template(found.ours.preset).mask
-    made = torch.cat([way(part).clamp(0, BRIGHTEST) for part in volumes.split(_TOGETHER)])
-    each = [metrics.psnr(one, true, brain) for one, true in zip(made, volumes, strict=True)]
-    alike = [metrics.ms_ssim(one, true) for one, true in zip(made, volumes, strict=True)]
-    return Kept(arm, people, numbers, float(np.mean(each)), *metrics.bootstrap_interval(each, seed=0), float(np.mean(alike)))
+    return [
+        reconstruction.by_mean(people, volumes, model),
+        *(reconstruction.kept(name, people, numbers, volumes, way, model.preset) for name, numbers, way in others),
+        reconstruction.by_tokenizer(OURS, people, volumes, model),
+    ]
 
 
 def made(found: Arms, say: Say) -> tuple[list[Made], dict[str, Tensor]]:
@@ -191,10 +170,7 @@ def cheapest(rows: Sequence[Made], arm: str, by: Distance) -> Made:
 
 def told(rebuilt: Sequence[Kept], people: Sequence[Made], flops: Mapping[str, tuple[float, float]]) -> list[str]:
     """The tables for a person. Seconds are this machine's; only their ratio travels."""
-    lines = [f"{'kept of a scan':<26}{'people':<12}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}MS-SSIM"]
-    for row in rebuilt:
-        interval = f"{row.low:.2f} to {row.high:.2f}"
-        lines.append(f"{row.arm:<26}{row.people:<12}{row.numbers:>8}{row.psnr:>7.2f}  {interval:<16}{row.ms_ssim:.3f}")
+    lines = reconstruction.told(rebuilt)
     heads = f"{'KID':>8}{'Frechet':>9}{'linear':>8}{'coverage':>10}{'tissues':>9}{'asked r':>9}{'pairs':>7}{'seconds':>9}"
     lines.append(f"{'people':<26}{'evaluations':>12}{heads}")
     for one in people:
