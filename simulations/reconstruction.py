@@ -21,6 +21,7 @@ from braing3n_core.files import write_atomically
 from braing3n_core.generate import BRIGHTEST
 from braing3n_core.models.brain import Brain
 from braing3n_core.models.presets import Preset
+from braing3n_core.morphometry import measures
 from braing3n_core.plan import Hospital, TrainingPlan
 from braing3n_core.prior import SHIPPED, read_prior
 from simulations import probe
@@ -48,6 +49,8 @@ class Kept:
     low: float
     high: float
     ms_ssim: float
+    tissue: str                                              # whose volume lies furthest off
+    effect: float                                            # by how many deviations of people, with its sign: Cohen's d
 
 
 @torch.no_grad()
@@ -56,7 +59,10 @@ def kept(arm: str, people: str, numbers: int, volumes: Tensor, way: Way, preset:
     made = torch.cat([way(part).clamp(0, BRIGHTEST) for part in volumes.split(_TOGETHER)])
     each = [metrics.psnr(one, true, template(preset).mask) for one, true in zip(made, volumes, strict=True)]
     alike = [metrics.ms_ssim(one, true) for one, true in zip(made, volumes, strict=True)]
-    return Kept(arm, people, numbers, float(np.mean(each)), *metrics.bootstrap_interval(each, seed=0), float(np.mean(alike)))
+    low, high = metrics.bootstrap_interval(each, seed=0)
+    furthest = max(metrics.plausibility(measures(volumes, preset), measures(made, preset)), key=lambda one: abs(one.effect))
+    tissue = furthest.name.removesuffix("_ml")
+    return Kept(arm, people, numbers, float(np.mean(each)), low, high, float(np.mean(alike)), tissue, furthest.effect)
 
 
 def by_tokenizer(arm: str, people: str, volumes: Tensor, model: Brain) -> Kept:
@@ -108,10 +114,11 @@ def compared(weights: Sequence[Path], out: Path, people: int, data: Sequence[str
 
 def told(rows: Sequence[Kept]) -> list[str]:
     """The table for a person."""
-    lines = [f"{'kept of a scan':<26}{'people':<15}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}MS-SSIM"]
+    lines = [f"{'kept of a scan':<26}{'people':<15}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}{'MS-SSIM':<9}furthest off, d"]
     for row in rows:
-        interval = f"{row.low:.2f} to {row.high:.2f}"
-        lines.append(f"{row.arm:<26}{row.people:<15}{row.numbers:>8}{row.psnr:>7.2f}  {interval:<16}{row.ms_ssim:.3f}")
+        interval, furthest = f"{row.low:.2f} to {row.high:.2f}", f"{row.tissue} {row.effect:+.2f}"
+        first = f"{row.arm:<26}{row.people:<15}{row.numbers:>8}{row.psnr:>7.2f}"
+        lines.append(f"{first}  {interval:<16}{row.ms_ssim:<9.3f}{furthest}")
     return lines
 
 

@@ -35,6 +35,8 @@ def test_priors_are_told_apart_by_what_they_keep(deaf: Path, tmp_path: Path) -> 
     for mean, whole, without in (rows[:3], rows[3:]):
         assert whole["psnr"] > mean["psnr"] + 4, "latents keep what the mean volume cannot know"
         assert without["psnr"] < whole["psnr"] - 2
+        assert abs(whole["effect"]) < abs(without["effect"]), "whose tissues lie where they lay"
+        assert whole["tissue"] in ("brain", "gm", "wm", "csf", "ventricles")
         assert [row["numbers"] for row in (mean, whole, without)] == [0, whole["numbers"], whole["numbers"]]
 
 
