@@ -1,7 +1,8 @@
 """The weight gradient of a convolution, patient by patient: as one grouped convolution, or as products of matrices.
 
-Both are the same sum. The products are sooner on a CPU, where they need less time than the library's gradient of the whole
-batch; a convolution with strides, groups or dilation, and one on another device, is a grouped one.
+Both are the same sum. On a CPU the products are sooner where a volume is large against
+its kernel, as in the decoder's widest layer; they multiply some zeros between lines, and small volumes pay for their many small
+products. Everything else is a grouped convolution.
 """
 
 from __future__ import annotations
@@ -15,23 +16,34 @@ import torch.nn.functional as F  # noqa: N812 - the name every torch reader expe
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
+_LEAST_VOXELS = 1000                                         # of an output, for products to be worth their calls
 
+
+@torch.no_grad()
 def weight_gradient(module: _ConvNd, x: Tensor, grad: Tensor) -> Tensor:
-    """(P, K, Cin, *S) input and (P, K, Cout, *T) output gradient -> (P, *weight): over the K rows of each patient."""
-    if not _plain(module, grad):
+    """(P, K, Cin, *S) input and (P, K, Cout, *T) output gradient -> (P, *weight): over the K rows of each patient.
+
+    In the type of `grad`, or in float32 where that is a half and products are made: products of halves are added up as halves.
+    """
+    if not sooner_as_products(module, grad):
         return _grouped(module, x.to(grad.dtype), grad)
-    kind = torch.promote_types(grad.dtype, torch.float32)    # products of halves would be added up as halves
+    kind = torch.promote_types(grad.dtype, torch.float32)
     return _products(module, x.to(kind), grad.to(kind))
+
+
+def sooner_as_products(module: _ConvNd, grad: Tensor) -> bool:
+    """Whether the (P, K, Cout, *T) output is on a CPU, large, and of a convolution without strides, groups and dilation.
+
+    Measured: 32 channels on 12^3 take three quarters of a grouped convolution's time, 64 on 6^3 half as much again.
+    """
+    ones = all(number == 1 for number in (*module.stride, *module.dilation, module.groups)) and not module.transposed
+    spread = max(module.kernel_size) > 1 and math.prod(grad.shape[3:]) >= _LEAST_VOXELS
+    return ones and spread and grad.device.type == "cpu"
 
 
 def uneven(module: _ConvNd) -> bool:
     """Whether padding='same' pads one side of an axis more than the other."""
     return any(d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-
-
-def _plain(module: _ConvNd, grad: Tensor) -> bool:
-    ones = all(number == 1 for number in (*module.stride, *module.dilation, module.groups))
-    return ones and not module.transposed and grad.device.type == "cpu"
 
 
 def _products(module: _ConvNd, x: Tensor, grad: Tensor) -> Tensor:
@@ -102,4 +114,5 @@ def _both_ends(sides: Sequence[int]) -> list[int]:
 
 
 def _ends(sides: Sequence[int]) -> list[int]:
+    """The same, at the far end alone."""
     return [side for own in reversed(sides) for side in (0, own)]

@@ -49,8 +49,8 @@ class Kept:
     low: float
     high: float
     ms_ssim: float
-    tissue: str                                              # whose volume lies furthest off
-    effect: float                                            # by how many deviations of people, with its sign: Cohen's d
+    tissue: str                                              # whose mean volume lies furthest off
+    off: float                                               # by so many deviations of the people, with its sign
 
 
 @torch.no_grad()
@@ -60,9 +60,14 @@ def kept(arm: str, people: str, numbers: int, volumes: Tensor, way: Way, preset:
     each = [metrics.psnr(one, true, template(preset).mask) for one, true in zip(made, volumes, strict=True)]
     alike = [metrics.ms_ssim(one, true) for one, true in zip(made, volumes, strict=True)]
     low, high = metrics.bootstrap_interval(each, seed=0)
-    furthest = max(metrics.plausibility(measures(volumes, preset), measures(made, preset)), key=lambda one: abs(one.effect))
-    tissue = furthest.name.removesuffix("_ml")
-    return Kept(arm, people, numbers, float(np.mean(each)), low, high, float(np.mean(alike)), tissue, furthest.effect)
+    tissue, off = max(_moved(volumes, made, preset).items(), key=lambda item: abs(item[1]))
+    return Kept(arm, people, numbers, float(np.mean(each)), low, high, float(np.mean(alike)), tissue, off)
+
+
+def _moved(volumes: Tensor, made: Tensor, preset: Preset) -> dict[str, float]:
+    """By tissue, how far the mean volume of `made` lies from that of `volumes`, in deviations of the latter."""
+    true, found = measures(volumes, preset), measures(made, preset)
+    return {name.removesuffix("_ml"): float((found[name].mean() - ml.mean()) / ml.std(ddof=1)) for name, ml in true.items()}
 
 
 def by_tokenizer(arm: str, people: str, volumes: Tensor, model: Brain) -> Kept:
@@ -84,39 +89,65 @@ def by_mean(people: str, volumes: Tensor, model: Brain) -> Kept:
 def compared(weights: Sequence[Path], out: Path, people: int, data: Sequence[str], say: Say) -> list[str]:
     """Every prior's tokenizer on the same people; the tables for a person, and below `out` the same for a program.
 
-    `data`: site=DIR. Raises UsageError if the priors are not of one grid or two would have one name.
+    `data`: site=DIR, registered as `real_three_sites` says. Raises UsageError if the priors are not of one grid (that recipe's
+    where there are data), or if a name would stand for two things.
     """
     models = _models(weights)
-    out.mkdir(parents=True, exist_ok=True)
     first = next(iter(models.values()))
     plan = probe.plan_for(TrainingPlan.load(RECIPES / "real_three_sites.toml"), data) if data else None
+    if plan:
+        _refuse(plan, first)
+    out.mkdir(parents=True, exist_ok=True)
     real = probe.gather(plan, data, out / "cache", say) if plan else None
-    groups = {name: _volumes(first.preset, people, hospital) for name, hospital in _POPULATIONS.items()}
-    if real:
-        groups |= {str(site): real.first_scans(site) for site in dict.fromkeys(real.labels["site"])}
+    rows = _all_kept(models, _groups(first.preset, people, real), say)
+    found = json.dumps([asdict(row) for row in rows], indent=1, allow_nan=False) + "\n"
+    write_atomically(out / "tokenizer.json", found.encode())
+    return [*told(rows), *(_probed(plan, models, real, out, say) if plan and real else [])]
+
+
+def _probed(plan: TrainingPlan, models: Mapping[str, Brain], real: probe.People, out: Path, say: Say) -> list[str]:
+    """What a probe reads from everybody's tokens; those of the first are called tokens."""
+    (name, first), *others = models.items()
+    theirs = {
+        f"{other}, {pool}": embed(model, real.volumes, pool).double().numpy()
+        for other, model in others
+        for pool in get_args(Pool)
+    }
+    scores = probe.benchmark(plan, first, real, say, theirs)
+    probe.write(scores, out / "probe.json")
+    return [*probe.told(scores), f"tokens are those of {name}"]
+
+
+def _groups(preset: Preset, people: int, real: probe.People | None) -> dict[str, Tensor]:
+    """Scans by who they are of: (n, 1, D, H, W)."""
+    groups = {name: _volumes(preset, people, hospital) for name, hospital in _POPULATIONS.items()}
+    sites = dict.fromkeys(real.labels["site"]) if real else {}
+    return groups | {str(site): real.first_scans(site) for site in sites if real}
+
+
+def _all_kept(models: Mapping[str, Brain], groups: Mapping[str, Tensor], say: Say) -> list[Kept]:
+    """Group after group: the mean volume, then every tokenizer."""
     rows: list[Kept] = []
     for group, volumes in groups.items():
-        rows.append(by_mean(group, volumes, first))
+        rows.append(by_mean(group, volumes, next(iter(models.values()))))
         rows += [by_tokenizer(name, group, volumes, model) for name, model in models.items()]
         say(f"{group}: kept by {len(models)} tokenizers")
-    scores = []
-    if plan and real:
-        others = {
-            f"{name}, {pool}": embed(model, real.volumes, pool).double().numpy()
-            for name, model in list(models.items())[1:]
-            for pool in get_args(Pool)
-        }
-        scores = probe.benchmark(plan, first, real, say, others)
-        probe.write(scores, out / "probe.json")
-    write_atomically(out / "tokenizer.json", (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode())
-    return [*told(rows), *(probe.told(scores) if scores else [])]
+    return rows
+
+
+def _refuse(plan: TrainingPlan, model: Brain) -> None:
+    """Refuse sites that would stand for phantoms, and a grid that the plan's scans are not brought to."""
+    if taken := {site.name for site in plan.sites} & set(_POPULATIONS):
+        raise UsageError(f"a site cannot be called {min(taken)!r} here, as the table's phantoms are; give it another name")
+    if model.preset != plan.model:
+        raise UsageError("real scans are brought to the grid of preset tiny, and the weights are of another; leave --data out")
 
 
 def told(rows: Sequence[Kept]) -> list[str]:
     """The table for a person."""
-    lines = [f"{'kept of a scan':<26}{'people':<15}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}{'MS-SSIM':<9}furthest off, d"]
+    lines = [f"{'kept of a scan':<26}{'people':<15}{'numbers':>8}{'dB':>7}  {'95 % interval':<16}{'MS-SSIM':<9}off by"]
     for row in rows:
-        interval, furthest = f"{row.low:.2f} to {row.high:.2f}", f"{row.tissue} {row.effect:+.2f}"
+        interval, furthest = f"{row.low:.2f} to {row.high:.2f}", f"{row.tissue} {row.off:+.2f}"
         first = f"{row.arm:<26}{row.people:<15}{row.numbers:>8}{row.psnr:>7.2f}"
         lines.append(f"{first}  {interval:<16}{row.ms_ssim:<9.3f}{furthest}")
     return lines
@@ -129,6 +160,8 @@ def _models(weights: Sequence[Path]) -> Mapping[str, Brain]:
     models = {path.resolve().parent.name: read_prior(path).eval() for path in weights}
     if len(models) < len(weights):
         raise UsageError("two of the weights lie in folders of one name; call the folders apart")
+    if taken := models.keys() & {MEAN, "tokens"}:
+        raise UsageError(f"weights cannot lie in a folder called {min(taken)!r}, as the tables' own rows are; rename it")
     grids = {(model.preset.shape, model.preset.spacing_mm) for model in models.values()}
     if len(grids) > 1:
         raise UsageError("the weights are of different grids, so they cannot keep the same scans; compare those of one preset")

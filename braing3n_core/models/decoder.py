@@ -19,14 +19,17 @@ STYLE_WAVES = 3                                              # cosine waves per 
 
 
 class Mix(nn.Module):
-    """A weighted sum of K maps: (B, K, D, H, W) -> (B, D, H, W). A leaf, because Opacus follows parameters by leaf."""
+    """A weighted sum of K maps: (B, K, D, H, W) -> (B, D, H, W). A leaf, because Opacus follows parameters by leaf.
+
+    Maps that are expanded over the batch give one sum that is, too: not to be changed in place.
+    """
 
     def __init__(self, maps: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(maps))
 
     def forward(self, maps: Tensor) -> Tensor:
-        if maps.stride(0) == 0:                              # the same maps for all rows: mixed once, not for every row
+        if len(maps) and maps.stride(0) == 0:                # the same maps for all rows: mixed once, not for every row
             return torch.einsum("kdhw,k->dhw", maps[0], self.weight).expand(len(maps), -1, -1, -1)
         return torch.einsum("bkdhw,k->bdhw", maps, self.weight)
 

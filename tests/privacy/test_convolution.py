@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from privacy import convolution
-from privacy.convolution import weight_gradient
+from privacy.convolution import sooner_as_products, weight_gradient
 
 _KINDS: dict[int, type[_ConvNd]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -44,13 +45,34 @@ def test_products_of_matrices_are_the_gradients_of_the_convolution(case: tuple[_
     module, x = case
     grad = output_gradient(module, x)
     expected = torch.stack([alone(module, rows, own) for rows, own in zip(x, grad, strict=True)])
-    torch.testing.assert_close(weight_gradient(module, x, grad), expected)
+    torch.testing.assert_close(convolution._products(module, x, grad).detach(), expected)
     torch.testing.assert_close(convolution._grouped(module, x, grad), expected)
+    torch.testing.assert_close(weight_gradient(module, x, grad), expected)
+
+
+def test_large_volumes_are_products_and_all_else_is_grouped() -> None:
+    large, small = torch.zeros(2, 1, 4, 12, 12, 12), torch.zeros(2, 1, 4, 6, 6, 6)
+    plain = nn.Conv3d(4, 4, 3, padding=1)
+    assert sooner_as_products(plain, large)
+    assert not sooner_as_products(plain, small)
+    assert not sooner_as_products(plain, large.to("meta"))
+    for other in (nn.Conv3d(4, 4, 1), nn.Conv3d(4, 4, 3, stride=2), nn.Conv3d(4, 4, 3, groups=2), nn.ConvTranspose3d(4, 4, 3)):
+        assert not sooner_as_products(other, large)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_a_large_volume_has_the_gradient_of_autograd(padding: int) -> None:
+    module = nn.Conv3d(2, 3, (3, 1, 2), padding=padding).double()
+    x = torch.randn(2, 2, 2, 13, 12, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    grad = output_gradient(module, x)
+    assert sooner_as_products(module, grad)
+    expected = torch.stack([alone(module, rows, own) for rows, own in zip(x, grad, strict=True)])
+    torch.testing.assert_close(weight_gradient(module, x.requires_grad_(), grad), expected)
 
 
 def test_a_patient_does_not_see_the_others() -> None:
     module = nn.Conv3d(2, 3, 3, padding=1)
-    x = torch.randn(4, 2, 2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 2, 2, 10, 11, 12, generator=torch.Generator().manual_seed(0))
     grad = output_gradient(module, x)
     together = weight_gradient(module, x, grad)
     x[1:], grad[1:] = torch.nan, torch.inf
@@ -58,8 +80,9 @@ def test_a_patient_does_not_see_the_others() -> None:
 
 
 def test_halves_are_added_up_in_float32() -> None:
-    """A thousand rows of one, each a 256th: added up in bfloat16 they would stop at one half."""
-    module = nn.Conv1d(1, 1, 1, bias=False).bfloat16()
-    x = torch.ones(1, 1024, 1, 1, dtype=torch.bfloat16)
+    """A thousand voxels of one, each a 256th: added up in bfloat16 they would stop at one."""
+    module = nn.Conv1d(1, 1, 3, padding=1, bias=False).bfloat16()
+    x = torch.ones(1, 1, 1, 1024, dtype=torch.bfloat16)
     found = weight_gradient(module, x, torch.full_like(x, 2.0**-8))
-    assert float(found) == 4.0
+    assert found.dtype == torch.float32
+    assert float(found[0, 0, 0, 1]) == 4.0

@@ -7,10 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from braing3n_core.data.phantom import phantoms
 from braing3n_core.errors import UsageError
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.morphometry import measures
+from braing3n_core.plan import Hospital
 from braing3n_core.prior import SHIPPED, read_prior, write_prior
 from simulations import reconstruction
+from tests.small import small_brain
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,34 @@ def test_priors_are_told_apart_by_what_they_keep(deaf: Path, tmp_path: Path) -> 
     for mean, whole, without in (rows[:3], rows[3:]):
         assert whole["psnr"] > mean["psnr"] + 4, "latents keep what the mean volume cannot know"
         assert without["psnr"] < whole["psnr"] - 2
-        assert abs(whole["effect"]) < abs(without["effect"]), "whose tissues lie where they lay"
-        assert whole["tissue"] in ("brain", "gm", "wm", "csf", "ventricles")
+        assert all(row["tissue"] in ("brain", "gm", "wm", "csf", "ventricles") for row in (mean, whole, without))
+        assert abs(whole["off"]) < abs(without["off"]), "tissues lie where they lay, or further off"
         assert [row["numbers"] for row in (mean, whole, without)] == [0, whole["numbers"], whole["numbers"]]
+
+
+def test_a_tissue_s_place_is_told_in_deviations_of_the_people() -> None:
+    brighter = torch.stack([volume for volume, _ in phantoms(PRESETS["tiny"], 8, 1, Hospital(name="public"))])
+    true = measures(brighter, PRESETS["tiny"])["csf_ml"]
+    found = reconstruction._moved(brighter, brighter[:1].expand(8, -1, -1, -1, -1), PRESETS["tiny"])["csf"]
+    assert found == pytest.approx((true[0] - true.mean()) / true.std(ddof=1)), "what is alike has no deviation of its own"
+
+
+def test_a_site_cannot_stand_for_phantoms(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a site cannot be called 'phantoms' here"):
+        reconstruction.compared([], tmp_path / "out", 8, [f"phantoms={tmp_path}"], lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_cannot_stand_for_the_table_s_own_rows(tmp_path: Path) -> None:
+    path = shutil.copytree(SHIPPED, tmp_path / "tokens") / "tiny.safetensors"
+    with pytest.raises(UsageError, match="a folder called 'tokens'"):
+        reconstruction.compared([path], tmp_path / "out", 8, [], lambda _: None)
+
+
+def test_real_scans_are_of_one_grid_and_priors_of_another_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "_models", lambda _: {"small": small_brain()})
+    with pytest.raises(UsageError, match="grid of preset tiny, and the weights are of another"):
+        reconstruction.compared([], tmp_path / "out", 8, [f"site-a={tmp_path}"], lambda _: None)
 
 
 def test_two_folders_of_one_name_would_be_one_arm(tmp_path: Path) -> None:
