@@ -40,7 +40,8 @@ class Mix(nn.Module):
             # The same maps for all rows, one memory: the public tissue and field are read once and not for every row.
             rows = grads @ maps[0, 0].T                      # (P, K, maps)
         else:
-            rows = torch.einsum("rmv,rv->rm", maps.flatten(0, 1), grads.flatten(0, 1)).unflatten(0, x.shape[:2])
+            each = zip(maps.flatten(0, 1), grads.flatten(0, 1), strict=True)
+            rows = torch.stack([own @ grad for own, grad in each]).unflatten(0, x.shape[:2])   # as a batch: six times as long
         return {"weight": rows.sum(1)}
 
 

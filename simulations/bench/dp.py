@@ -1,6 +1,6 @@
 """`braing3n-sim bench dp`: the cost of a private step over a plain step, same model, same patients, same views.
 
-A step is forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All steps of a model take turns in
+A step makes a batch of patients, then forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All steps of a model take turns in
 one process, and every private time is divided by the plain time of the same turn, so a busy machine slows both.
 """
 
@@ -127,11 +127,11 @@ def _steps(chosen: Subject, views: int) -> tuple[dict[str, Step], dict[str, str]
 
 
 def _plain(chosen: Subject) -> Step:
-    model, batch = copy.deepcopy(chosen.model), chosen.batch
+    model = copy.deepcopy(chosen.model)
     optimizer = torch.optim.AdamW(list(trainable(model).values()), _LEARNING_RATE)
 
     def step() -> None:
-        chosen.loss(model, batch).mean().backward()
+        chosen.loss(model, chosen.batch).mean().backward()  # from patients to a batch, as the private steps
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -23,7 +23,7 @@ Mode = Literal["hooks", "functorch", "ghost"]
 
 def opacus_step(subject: Subject, mode: Mode, clip: float, noise: float, learning_rate: float) -> Callable[[], None]:
     """One step of Opacus' optimizer in `mode`: forward, backward, clip, noise, AdamW."""
-    model, batch = copy.deepcopy(subject.model), subject.batch
+    model = copy.deepcopy(subject.model)
     plain = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], learning_rate)
     people = len(subject.patients)
     settings = {"noise_multiplier": noise, "max_grad_norm": clip, "expected_batch_size": people, "loss_reduction": "mean"}
@@ -38,7 +38,7 @@ def opacus_step(subject: Subject, mode: Mode, clip: float, noise: float, learnin
     def step() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")                  # Opacus' and functorch's own, about speed
-            losses = subject.loss(model, batch)
+            losses = subject.loss(model, subject.batch)
             if ghost:
                 DPTensorFastGradientClipping(hooked, optimizer, losses, "mean").backward()
             else:

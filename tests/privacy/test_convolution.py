@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from privacy import convolution
-from privacy.convolution import sooner_as_products, weight_gradient
+from privacy.convolution import pointwise, sooner_as_products, weight_gradient
 
 _KINDS: dict[int, type[_ConvNd]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -60,6 +60,29 @@ def test_large_volumes_are_products_and_all_else_is_grouped() -> None:
         assert not sooner_as_products(other, large)
 
 
+@pytest.mark.parametrize(
+    "module",
+    [nn.Conv1d(3, 2, 1), nn.Conv3d(3, 2, 1), nn.Conv2d(3, 2, 1, padding="same"), nn.Conv2d(3, 2, 1, padding="valid")],
+)
+def test_a_kernel_of_one_voxel_is_a_linear_map(module: _ConvNd) -> None:
+    assert pointwise(module)
+    module, x = module.double(), torch.randn(3, 2, 3, *range(2, 2 + len(module.stride)), dtype=torch.float64)
+    grad = output_gradient(module, x)
+    expected = torch.stack([alone(module, rows, own) for rows, own in zip(x, grad, strict=True)])
+    torch.testing.assert_close(weight_gradient(module, x, grad), expected)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(4, 4, (1, 2)), nn.Conv2d(4, 4, 1, padding=1), nn.Conv2d(4, 4, 1, stride=(1, 2)),
+        nn.Conv2d(4, 4, 1, groups=2), nn.ConvTranspose2d(4, 4, 1),
+    ],
+)  # fmt: skip
+def test_no_other_is(module: _ConvNd) -> None:
+    assert not pointwise(module)
+
+
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_a_large_volume_has_the_gradient_of_autograd(padding: int) -> None:
     module = nn.Conv3d(2, 3, (3, 1, 2), padding=padding).double()
@@ -79,10 +102,11 @@ def test_a_patient_does_not_see_the_others() -> None:
     assert torch.equal(weight_gradient(module, x, grad)[0], together[0])
 
 
-def test_halves_are_added_up_in_float32() -> None:
-    """A thousand voxels of one, each a 256th: added up in bfloat16 they would stop at one."""
-    module = nn.Conv1d(1, 1, 3, padding=1, bias=False).bfloat16()
-    x = torch.ones(1, 1, 1, 1024, dtype=torch.bfloat16)
+@pytest.mark.parametrize(("kernel", "voxels"), [(1, 900), (3, 900), (3, 1024)], ids=["linear", "grouped", "products"])
+def test_halves_are_added_up_in_float32(kernel: int, voxels: int) -> None:
+    """Voxels of one, each a 256th: added up in bfloat16 they would stop at one."""
+    module = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False).bfloat16()
+    x = torch.ones(1, 1, 1, voxels, dtype=torch.bfloat16)
     found = weight_gradient(module, x, torch.full_like(x, 2.0**-8))
     assert found.dtype == torch.float32
-    assert float(found[0, 0, 0, 1]) == 4.0
+    assert float(found[0, 0, 0, kernel // 2]) == voxels / 256
