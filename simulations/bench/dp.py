@@ -1,7 +1,8 @@
 """`braing3n-sim bench dp`: the cost of a private step over a plain step, same model, same patients, same views.
 
-A step makes a batch of patients, then forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All steps of a model take turns in
-one process, and every private time is divided by the plain time of the same turn, so a busy machine slows both.
+A step makes a batch of patients, then forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All
+steps of a model take turns in one process, and every private time is divided by the plain time of the same turn, so a busy
+machine slows both.
 """
 
 from __future__ import annotations
