@@ -23,17 +23,17 @@ _LEAST_VOXELS = 1000                                         # of an output, for
 def weight_gradient(module: _ConvNd, x: Tensor, grad: Tensor) -> Tensor:
     """(P, K, Cin, *S) input and (P, K, Cout, *T) output gradient -> (P, *weight): over the K rows of each patient.
 
-    In float32 where they are halves: small volumes of a grouped bfloat16 convolution, and products, are added up as halves.
+    Halves are computed in float32, for the library adds some of them up as halves.
     """
     kind = torch.promote_types(grad.dtype, torch.float32)
     x, grad = x.to(kind), grad.to(kind)
     if pointwise(module):
-        return (grad.flatten(3) @ x.flatten(3).mT).sum(1).view(len(x), *module.weight.shape)
+        return _linear_map(module, x, grad)
     return (_products if sooner_as_products(module, grad) else _grouped)(module, x, grad)
 
 
 def pointwise(module: _ConvNd) -> bool:
-    """Whether each output voxel is made of the channels of one input voxel, and each input voxel of its own."""
+    """Whether the layer is one linear map of channels, voxel by voxel."""
     return max(module.kernel_size) == 1 and not any(padding(module)) and _plain(module)
 
 
@@ -54,6 +54,13 @@ def _plain(module: _ConvNd) -> bool:
 def uneven(module: _ConvNd) -> bool:
     """Whether padding='same' pads one side of an axis more than the other."""
     return any(d * (k - 1) % 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
+
+
+def _linear_map(module: _ConvNd, x: Tensor, grad: Tensor) -> Tensor:
+    total = grad.new_zeros(len(x), grad.shape[2], x.shape[2])
+    for row in range(x.shape[1]):
+        total.baddbmm_(grad[:, row].flatten(2), x[:, row].flatten(2).mT)
+    return total.view(len(x), *module.weight.shape)
 
 
 def _products(module: _ConvNd, x: Tensor, grad: Tensor) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from privacy.errors import MechanismRefused
-from privacy.randomness import BLOCK, Randomness
+from privacy.randomness import Randomness
 
 Tensors = Mapping[str, Tensor]
 
@@ -67,30 +67,17 @@ def add_noise(total: Bounded, noise_multiplier: float, randomness: Randomness) -
     if not (noise_multiplier > 0 and math.isfinite(noise_multiplier)):
         raise MechanismRefused(f"noise multiplier {noise_multiplier} must be a finite positive number")
     deviation = noise_multiplier * total.l2_bound
-    noisy = {name: torch.empty_like(tensor, memory_format=torch.contiguous_format) for name, tensor in total.tensors.items()}
-    for sums, results in zip(_blocks(total.tensors), _blocks(noisy), strict=True):
-        draws = randomness.normal(sum(map(len, sums))).split([len(part) for part in sums])
-        for part, result, draw in zip(sums, results, draws, strict=True):
-            # In float64, because a draw is, and rounded once.
-            result.copy_(torch.add(part.double(), draw.to(part.device), alpha=deviation))
-    return noisy
+    draws = randomness.normal(sum(tensor.numel() for tensor in total.tensors.values()))
+    noise = draws.split([tensor.numel() for tensor in total.tensors.values()])
+    return {
+        name: _noisy(tensor, part, deviation) for part, (name, tensor) in zip(noise, total.tensors.items(), strict=True)
+    }
 
 
-def _blocks(tensors: Tensors) -> Iterator[list[Tensor]]:
-    """Flat pieces of the tensors in their order, as many values together as are drawn at a time: noise is used in the cache."""
-    block: list[Tensor] = []
-    room = BLOCK
-    for tensor in tensors.values():
-        left = tensor.reshape(-1)
-        while len(left):
-            part, left = left[:room], left[room:]
-            block.append(part)
-            room -= len(part)
-            if not room:
-                yield block
-                block, room = [], BLOCK
-    if block:
-        yield block
+def _noisy(tensor: Tensor, draws: Tensor, deviation: float) -> Tensor:
+    """In float64, because a draw is, and rounded once; on a copy, because the sum may be of that type already."""
+    wide = tensor.to(torch.float64, copy=True)
+    return wide.add_(draws.view(tensor.shape).to(tensor.device), alpha=deviation).to(tensor.dtype)
 
 
 def _refuse_bound(l2_bound: float) -> None:

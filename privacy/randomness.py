@@ -16,8 +16,8 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-BLOCK: Final = 1 << 16                                       # draws made at a time: few calls, and all stays in the cache
-_ZEROS: Final = bytes(8 * BLOCK)
+_BLOCK: Final = 1 << 16                                      # draws made at a time: few calls, and all stays in the cache
+_ZEROS: Final = bytes(8 * _BLOCK)
 _AES_BYTES: Final = 16
 _TO_OPEN: Final = 1 - 2.0**-53                               # from [1, 2) to the open interval: odd multiples of 2^-53
 _ROOM: Final = _AES_BYTES // 8                               # draws that fit what update_into asks for beyond its own
@@ -46,9 +46,9 @@ class SecretNoise:
         """(count,) float64 standard normal draws."""
         even = count + count % 2
         out = torch.empty(even + _ROOM, dtype=torch.float64)
-        for start in range(0, even, BLOCK):
-            radius, angle = self._mantissas(out[start:], min(BLOCK, even - start)).chunk(2)
-            r, a = radius.numpy(), angle.numpy()             # one memory: numpy is sooner at roots, torch at sines
+        for start in range(0, even, _BLOCK):
+            radius, angle = self._mantissas(out[start:], min(_BLOCK, even - start)).chunk(2)
+            r, a = radius.numpy(), angle.numpy()             # one memory: numpy multiplies sooner, torch knows sines better
             r -= _TO_OPEN
             radius.log_()
             r *= -2
@@ -63,8 +63,8 @@ class SecretNoise:
     def uniform(self, count: int) -> Tensor:
         """(count,) float64 draws from the open interval (0, 1); never 0, so that its logarithm exists."""
         out = torch.empty(count + _ROOM, dtype=torch.float64)
-        for start in range(0, count, BLOCK):
-            self._mantissas(out[start:], min(BLOCK, count - start)).sub_(_TO_OPEN)
+        for start in range(0, count, _BLOCK):
+            self._mantissas(out[start:], min(_BLOCK, count - start)).sub_(_TO_OPEN)
         return out[:count]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:

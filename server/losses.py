@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
 from torch import Tensor
 
+from braing3n_core.errors import PlanRefused
 from braing3n_core.metrics.images import DATA_RANGE, WINDOW, WINDOW_SIGMA
 from braing3n_core.models.presets import Sides
 from braing3n_core.models.tokenizer import over_hidden
@@ -29,7 +30,7 @@ def spectral_loss(predicted: Tensor, cubes: Tensor, keep: Tensor, patch: Sides) 
 def structural_loss(made: Tensor, volumes: Tensor, brain: Tensor, weight: float) -> Tensor:
     """() mean absolute error inside (D, H, W) `brain`, and `weight` times what similarity lacks of 1 on three scales.
 
-    (B, 1, D, H, W) both; sides of 28 voxels or more.
+    (B, 1, D, H, W) both. Raises PlanRefused if a side is too short for the window on the coarsest scale: below 28 voxels.
     """
     absolute = ((made - volumes).abs() * brain).sum() / (len(made) * brain.sum())
     scales = []
@@ -42,9 +43,11 @@ def structural_loss(made: Tensor, volumes: Tensor, brain: Tensor, weight: float)
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """() mean structural similarity of (B, D, H, W) volumes: what `metrics.ssim` measures, Wang et al., IEEE TIP 2004.
 
-    The window is a product of three lines, so it is taken axis by axis: MONAI's loss, of the same value, convolves with all its
-    voxels at once and made a decoder's training step many times as long.
+    The window is a product of three lines, so it is taken axis by axis. MONAI's loss, of the same value, convolves with all its
+    voxels at once, and on 48^3 takes more than ten times as long. Raises PlanRefused if a side is shorter than the window.
     """
+    if not min(a.shape[1:]) >= WINDOW:
+        raise PlanRefused(f"a grid of {tuple(a.shape[1:])} voxels is too small for windows of {WINDOW}; leave out `structural`")
     lines = [_window(side, a) for side in a.shape[1:]]
 
     def mean(x: Tensor) -> Tensor:

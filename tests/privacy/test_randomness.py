@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from privacy.randomness import BLOCK, ReplayableNoise, SecretNoise
+from privacy.randomness import _BLOCK, ReplayableNoise, SecretNoise
 
 DRAWS = 200_000
 # Chance of a false alarm of each test below; there are fewer than ten.
@@ -40,13 +40,13 @@ def test_uniform_draws_fill_the_open_interval_evenly() -> None:
 
 def test_neighbours_and_the_two_of_a_pair_are_independent() -> None:
     draws = SecretNoise().normal(DRAWS)
-    for apart in (1, BLOCK // 2, BLOCK):
+    for apart in (1, _BLOCK // 2, _BLOCK):
         a, b = draws[:-apart], draws[apart:]
         assert abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) < 5 / np.sqrt(len(a))
         assert abs(float(torch.corrcoef(torch.stack([a.square(), b.square()]))[0, 1])) < 5 / np.sqrt(len(a))
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, _BLOCK - 1, _BLOCK, _BLOCK + 1, 2 * _BLOCK + 3])
 def test_any_number_of_draws_can_be_had(count: int) -> None:
     for draws in (SecretNoise().normal(count), SecretNoise().uniform(count)):
         assert draws.shape == (count,)

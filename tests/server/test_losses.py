@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.losses.ssim_loss import SSIMLoss
 
+from braing3n_core.errors import PlanRefused
 from braing3n_core.metrics import ssim
 from braing3n_core.metrics.images import DATA_RANGE, WINDOW, WINDOW_SIGMA
 from braing3n_core.prior import SHIPPED, read_prior
@@ -56,6 +57,13 @@ def test_similarity_is_what_is_measured(shape: tuple[int, int, int]) -> None:
     unlike = SSIMLoss(3, data_range=DATA_RANGE, win_size=WINDOW, kernel_sigma=WINDOW_SIGMA)
     (theirs,) = torch.autograd.grad(1 - unlike(made[:, None], volumes[:, None]), made)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(27, 32, 32), (32, 24, 32), (32, 32, 16)])
+def test_a_grid_too_small_for_three_scales_is_refused(shape: tuple[int, int, int]) -> None:
+    volumes = torch.rand(1, 1, *shape)
+    with pytest.raises(PlanRefused, match="too small for windows of 7"):
+        structural_loss(volumes, volumes, torch.ones(shape), 0.5)
 
 
 def test_structure_is_missed_where_brightness_is_not() -> None:
