@@ -79,7 +79,7 @@ def test_kill_9_between_reserving_and_training_costs_the_budget(tmp_path: Path) 
 def test_a_forked_child_does_not_inherit_the_right_to_spend(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     with started(path, FORK) as parent:
-        assert parent.wait(60) == 7
+        assert parent.wait(600) == 7                         # the machine may be busy
     with Ledger(path, DELTA) as ledger:
         assert len(ledger.events) == 1
 
