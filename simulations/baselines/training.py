@@ -6,12 +6,10 @@ It goes on where it was stopped.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from braing3n_core.errors import UsageError
 from braing3n_core.files import write_atomically
@@ -24,6 +22,7 @@ from server.optimise import Phase, Say
 from server.prior import AveragedRecipe, PriorRecipe, batched, conditions_of, public_people, train_networks, varied_volumes
 from simulations.baselines.latent_diffusion import LATENT_CHANNELS, LatentDiffusion
 from simulations.bench.estimate import estimate
+from simulations.bench.floor import flops
 from simulations.recipe_files import found_recipe
 
 
@@ -94,11 +93,11 @@ def arithmetic(recipe: BaselineRecipe) -> dict[str, tuple[float, float]]:
     return {
         "autoencoder": (
             _rows(prior.encoder) * ours["encoder"] + _rows(prior.decoder) * ours["decoder"],
-            _rows(recipe.autoencoder) * _flops(lambda: model.autoencoder_loss(volume, draw)),
+            _rows(recipe.autoencoder) * flops(lambda: model.autoencoder_loss(volume, draw).backward()),
         ),
         "generator": (
             float(_rows(prior.generator) * ours["generator"]),
-            _rows(recipe.diffusion) * _flops(lambda: model.diffusion_loss(latents, codes, draw)),
+            _rows(recipe.diffusion) * flops(lambda: model.diffusion_loss(latents, codes, draw).backward()),
         ),
     }
 
@@ -106,9 +105,3 @@ def arithmetic(recipe: BaselineRecipe) -> dict[str, tuple[float, float]]:
 def _rows(phase: Phase) -> int:
     return phase.steps * phase.batch
 
-
-def _flops(loss: Callable[[], Tensor]) -> float:
-    """Of a step on one row, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        loss().backward()
-    return float(counter.get_total_flops())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +19,23 @@ def estimate(
     preset: Annotated[str, typer.Argument(help="tiny, small or base; all of them if not given.")] = "",
     batch: Annotated[int, typer.Option(min=1, help="Volumes in one training step.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Heun steps of one sampled volume.")] = 12,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; one volume a step.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Say how long each takes on this machine at least.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; one volume a step, no machine.")] = False,
 ) -> None:
     """Parameters, memory and arithmetic of a preset, from its sizes alone, before anything is run."""
+    import torch
+
     from braing3n_core.errors import UsageError
     from braing3n_core.models.presets import PRESETS
     from braing3n_core.plan import DEFAULT_VARIABLES
     from simulations.bench import estimate as estimates
+    from simulations.bench.floor import Machine
 
     if preset and preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
     found = [estimates.estimate(name, PRESETS[name], DEFAULT_VARIABLES, steps) for name in ([preset] if preset else PRESETS)]
-    lines = [line for each in found for line in estimates.told(each, batch)]
+    machine = Machine.measured(torch.get_num_threads(), time.perf_counter) if here else None
+    lines = [*([machine.told()] if machine else []), *(line for each in found for line in estimates.told(each, batch, machine))]
     console.show(json.dumps([estimates.as_json(each) for each in found], indent=1) if as_json else "\n".join(lines))
 
 
@@ -37,12 +43,13 @@ def estimate(
 def sampling(
     steps: Annotated[int, typer.Option(min=1, help="Steps of either sampler.")] = 12,
     repeats: Annotated[int, typer.Option(min=1, help="Volumes each makes, in turn; medians are compared.")] = 3,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Volumes a second of the shipped generator beside MONAI's latent diffusion of equal size, in turn, in one process."""
     from simulations.bench import sampling as samplings
 
-    found = samplings.compare(steps, repeats, console.note)
+    found = samplings.compare(steps, repeats, threads, console.note)
     console.show(json.dumps(samplings.as_json(found), indent=1) if as_json else "\n".join(samplings.told(found)))
 
 

@@ -33,7 +33,7 @@ from server.conduct import claim
 from server.consortium import Consortium
 from server.serve import Link
 from server.start import verdict
-from simulations.bench.round_cost import PLAIN, Row, measured, seconds_of, sized
+from simulations.bench.round_cost import PLAIN, Least, Row, least, measured, seconds_of, sized
 
 _UP_S, _DOWN_S = 300.0, 60.0                                 # for the door to answer; for a command to end
 
@@ -69,14 +69,15 @@ class _Place:
 def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> list[Row]:
     """Ours, then plain FedAvg, over processes: `plan`'s sites and patients, one stage of `rounds` rounds of `steps` steps."""
     todo = sized(plan, steps, rounds)
+    floors = least(todo)                                     # measured while nothing else runs here
     say(f"braing3n: {rounds} rounds of {steps} local steps, over processes")
     unvoted = todo.privacy.model_copy(update={"vote_epsilon": 0.0})  # it comes after the run
-    ours = _ours(_Place.made(out / "braing3n", todo.but(rehearsal=None, privacy=unvoted)), say)
+    ours = _ours(_Place.made(out / "braing3n", todo.but(rehearsal=None, privacy=unvoted)), floors, say)
     say(f"Flower FedAvg: {rounds} rounds of {steps} local steps, over processes")
-    return [ours, _plain(_Place.made(out / "flower-fedavg", todo), say)]
+    return [ours, _plain(_Place.made(out / "flower-fedavg", todo), floors, say)]
 
 
-def _ours(place: _Place, say: Say) -> Row:
+def _ours(place: _Place, floors: Least, say: Say) -> Row:
     port = free_port()
     signed = _agreed(place, port)
     with _processes(place) as up, heartbeat(say, "training behind the processes of a consortium"):
@@ -86,7 +87,7 @@ def _ours(place: _Place, say: Say) -> Row:
             up("braing3n-site", "join", "--site", str(place.site(name)))
         code = up("braing3n-admin", "start", str(signed), "--consortium", str(place.consortium.folder)).wait()
     out = place.consortium.run(place.plan.digest)
-    return _row("braing3n", out, {name: place.site(name) for name in place.keys}, code)
+    return _row("braing3n", out, {name: place.site(name) for name in place.keys}, code, floors)
 
 
 def _agreed(place: _Place, port: int) -> Path:
@@ -110,7 +111,7 @@ def _agreed(place: _Place, port: int) -> Path:
     return signed
 
 
-def _plain(place: _Place, say: Say) -> Row:
+def _plain(place: _Place, floors: Least, say: Say) -> Row:
     """Flower as it comes; both apps are installed modules (plain_fedavg.py)."""
     claim(place.plan, place.folder)
     link, settings = Link(place.consortium), Settings(place.plan, place.folder)
@@ -132,14 +133,15 @@ def _plain(place: _Place, say: Say) -> Row:
                 time.sleep(0.5)
         finally:
             end_all(link.home)
-    return _row("Flower FedAvg", place.folder, {name: settings.folder(name) for name in place.keys}, verdict(place.folder))
+    folders = {name: settings.folder(name) for name in place.keys}
+    return _row("Flower FedAvg", place.folder, folders, verdict(place.folder), floors)
 
 
-def _row(system: str, out: Path, sites: dict[str, Path], code: int | None) -> Row:
+def _row(system: str, out: Path, sites: dict[str, Path], code: int | None, floors: Least) -> Row:
     if code != OK:
         raise Braing3nError(f"{system} ended with exit code {code}; the logs beside {out} say why")
     trained = [seconds_of(folder, "trained") for folder in sites.values()]
-    return measured(system, seconds_of(out, "round"), [max(each) for each in zip(*trained, strict=True)])
+    return measured(system, seconds_of(out, "round"), [max(each) for each in zip(*trained, strict=True)], floors)
 
 
 class _Up:

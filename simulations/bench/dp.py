@@ -2,7 +2,7 @@
 
 A step makes a batch of patients, then forward, backward, clip, noise and AdamW; the plain one has neither clip nor noise. All
 steps of a model take turns in one process, and every private time is divided by the plain time of the same turn, so a busy
-machine slows both.
+machine slows both. The floor is that of the plain step (floor.py): no clipping has to cost anything.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
 from privacy.heap import keep_freed_memory
 from privacy.randomness import SecretNoise
+from simulations.bench.floor import FLOAT, Machine, Work, flops, training_bytes
 from simulations.bench.rivals import Mode, opacus_step
 from simulations.bench.subjects import NAMES, Benched, Subject, subject
 
@@ -38,6 +39,16 @@ _ENGINES: Final[dict[str, Engine]] = {"ours": "fast", "loop": "loop"}
 _MODES: Final[dict[str, Mode]] = {"opacus_hooks": "hooks", "functorch": "functorch", "ghost": "ghost"}
 
 
+class Floor(TypedDict):
+    """What the step has to do, the seconds that this machine needs for it at least, and how many times that was taken."""
+
+    flops: float
+    bytes: float
+    seconds: float
+    plain: float
+    ours: float
+
+
 class Row(TypedDict):
     """One line of the table: times and peak memories as ratios to the plain step, or why there is none."""
 
@@ -51,6 +62,7 @@ class Row(TypedDict):
     ghost: float | str
     memory: dict[str, float]
     limit: float
+    floor: Floor
 
 
 def stages(names: Sequence[str]) -> list[Benched]:
@@ -67,11 +79,12 @@ def bench(
     """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
     torch.set_num_threads(threads)
     keep_freed_memory()                                      # for the plain step as for the private ones
-    rows = []
+    machine, rows = Machine.measured(threads), []
+    say(machine.told())
     for stage in stages:
         for count in views:
             say(f"{NAMES[stage]}, views={count}")
-            rows.append(_row(subject(stage, max(1, patients // count), count), count, rounds))
+            rows.append(_row(subject(stage, max(1, patients // count), count), count, rounds, machine))
     return rows
 
 
@@ -82,16 +95,19 @@ def limit(stage: Benched, views: int) -> float:
 
 def told(rows: Sequence[Row]) -> Iterator[str]:
     """The table for people."""
-    yield f"{'model':32}{'views':>6}" + "".join(f"{name:>14}" for name in METHODS) + f"{'limit':>7}{'memory':>8}"
+    ends = f"{'limit':>7}{'memory':>8}{'floor s':>9}{'plain':>7}{'ours':>6}"
+    yield f"{'model':32}{'views':>6}" + "".join(f"{name:>14}" for name in METHODS) + ends
     for row in rows:
         cells = [row["ours"], row["loop"], row["opacus_hooks"], row["functorch"], row["ghost"]]
+        floor = f"{row['floor']['seconds']:9.3f}{row['floor']['plain']:7.1f}{row['floor']['ours']:6.1f}"
         times = "".join(f"{cell:14.2f}" if isinstance(cell, float) else f"{'refused':>14}" for cell in cells)
-        yield f"{row['model']:32}{row['views']:6d}{times}{row['limit']:7.2f}{row['memory']['ours']:8.2f}"
+        yield f"{row['model']:32}{row['views']:6d}{times}{row['limit']:7.2f}{row['memory']['ours']:8.2f}{floor}"
     reasons = {str(row[name]): None for row in rows for name in METHODS if isinstance(row[name], str)}
     yield from (f"refused: {reason}" for reason in reasons)
+    yield "times the plain step of the same turn; the last two are times the floor of the plain step"
 
 
-def _row(chosen: Subject, views: int, rounds: int) -> Row:
+def _row(chosen: Subject, views: int, rounds: int, machine: Machine) -> Row:
     steps, refusals = _steps(chosen, views)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
@@ -104,7 +120,18 @@ def _row(chosen: Subject, views: int, rounds: int) -> Row:
         model=NAMES[chosen.stage], views=views, patients=len(chosen.patients), ours=found["ours"], loop=found["loop"],
         opacus_hooks=found["opacus_hooks"], functorch=found["functorch"], ghost=found["ghost"],
         memory={name: peak / peaks["plain"] for name, peak in peaks.items() if name != "plain"},
-        limit=limit(chosen.stage, views),
+        limit=limit(chosen.stage, views), floor=_floor(chosen, times["plain"], times["ours"], machine),
+    )  # fmt: skip
+
+
+def _floor(chosen: Subject, plain: Sequence[float], ours: Sequence[float], machine: Machine) -> Floor:
+    weights = sum(parameter.numel() for parameter in trainable(chosen.model).values())
+    entering = FLOAT * sum(column.numel() for column in chosen.batch)
+    work = Work(flops(_plain(chosen)), training_bytes(weights) + entering)
+    least = machine.least(work)
+    return Floor(
+        flops=work.flops, bytes=work.bytes, seconds=least,
+        plain=statistics.median(plain) / least, ours=statistics.median(ours) / least,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from braing3n_core.models.population import DIRECTIONS
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.trajectory import GAP
 from braing3n_core.plan import Categorical, Continuous
+from simulations.bench.floor import Machine, Work, training_bytes
 
 _FLOAT = 4                                                   # bytes
 _TRAINING = 4                                                # copies of a weight: itself, gradient, two moments of AdamW
@@ -106,17 +107,23 @@ def _field(preset: Preset, variables: Variables, n: int, inputs: int, depth: int
     return ends + conditions + depth * (6 * g + _linear(g, 3 * g) + _linear(g, g) + _mlp(g))
 
 
-def told(found: Estimate, batch: int) -> list[str]:
-    """The estimate for a person, with activations of a batch."""
+def told(found: Estimate, batch: int, machine: Machine | None = None) -> list[str]:
+    """The estimate for a person, with activations of a batch; with a machine, the least seconds that it takes for each too."""
     without = _short(found.model_bytes // _FLOAT)
     lines = [f"preset {found.preset}: {found.tokens} tokens, {without} parameters, {' and '.join(_SOMETIMES)} aside"]
     lines += [f"  {network:<16}{_short(count):>10} parameters" for network, count in found.parameters.items()]
-    lines.append(f"  model in float32 {_bytes(found.model_bytes)}; one sampled volume {_short(found.volume_flops)}FLOP")
+    sampled = f"{_short(found.volume_flops)}FLOP"
+    sampled += f", {found.volume_flops / machine.flops:.3g} s at least" if machine else ""
+    lines.append(f"  model in float32 {_bytes(found.model_bytes)}; one sampled volume {sampled}")
     heads = f"{'FLOP a step':>14}{'weights, AdamW':>16}{'activations':>14}{'checkpointed':>14}"
+    heads += f"{'s at least':>12}" if machine else ""
     lines.append(f"  {'stage':<12}{heads}   batch {batch}")
     for stage, flops in found.step_flops.items():
         states, kept, less = found.training_bytes[stage], found.activation_bytes[stage], found.checkpointed_bytes[stage]
         columns = f"{_bytes(states):>16}{_bytes(batch * kept):>14}{_bytes(batch * less):>14}"
+        if machine:
+            step = Work(batch * flops, training_bytes(states // (_FLOAT * _TRAINING)))
+            columns += f"{machine.least(step):12.3g}"
         lines.append(f"  {stage:<12}{_short(batch * flops):>14}{columns}")
     return lines
 

@@ -1,11 +1,14 @@
 """`braing3n-sim bench release`: seconds and memory of each step from a trained model to a signed release, at several sizes.
 
-The untouched prior stands for the trained model and phantom hospitals for the sites; each step is what its command runs.
+The untouched prior stands for the trained model and phantom hospitals for the sites; each step is what its command runs. The
+floor of `generate` is its arithmetic (floor.py); of `gate`, to read all candidates once; of `build`, to pack what is released.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import resource
 import shutil
 import time
@@ -14,7 +17,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
 from braing3n_core.data.hospital import write_hospital
+from braing3n_core.data.volume import COMPRESSION
+from braing3n_core.generate import batch_for
+from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import save
@@ -22,10 +30,12 @@ from client.attest import Check
 from client.release import approve_release, cast_vote, sign_ledger
 from client.site import Site
 from privacy.signing import SigningKey
+from server.release import candidates as pool
 from server.release.policy import Policy
 from server.release.seal import seal
 from server.release.stages import build, gate, generate_candidates
 from server.release.verify import verify
+from simulations.bench.floor import FLOAT, Machine, Work, flops
 
 Say = Callable[[str], None]
 STEPS = ("generate", "vote", "gate", "build", "sign", "verify")
@@ -46,6 +56,7 @@ class Row:
     candidates: int
     wall: dict[str, float] = field(default_factory=dict)     # step -> seconds
     processor: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)    # step -> processor seconds it needs here at least
     peak_mb: float = 0.0
     release_mb: float = 0.0
 
@@ -81,6 +92,7 @@ def told(rows: Sequence[Row]) -> Iterator[str]:
         steps = "".join(f"{row.processor[step]:10.1f}" for step in STEPS)
         sizes = f"{row.worked / row.volumes:10.2f}{row.waited:8.0f}{row.peak_mb:9.0f}{row.release_mb:6.0f}"
         yield f"{row.volumes:8d}{row.candidates:12d}{steps}{sizes}"
+        yield "times the floor: " + ", ".join(f"{step} {row.processor[step] / least:.1f}" for step, least in row.least.items())
 
 
 def as_json(rows: Sequence[Row]) -> str:
@@ -102,7 +114,8 @@ def _sized(plan: TrainingPlan, count: int) -> TrainingPlan:
 def _measured(plan: TrainingPlan, run: Path, say: Say) -> Row:
     run.mkdir(parents=True)
     (run / "plan.json").write_text(plan.canonical(), encoding="utf-8")
-    save(run / "model.safetensors", load_prior(plan).state_dict(), {"plan": plan.digest, "preset": plan.preset})
+    model = load_prior(plan)
+    save(run / "model.safetensors", model.state_dict(), {"plan": plan.digest, "preset": plan.preset})
     sites, clock, policy = _sites(plan, run), _Clock(), Policy.load()
     votes, ledgers, approvals = ([run / f"{name}.{kind}.json" for name in sites] for kind in ("vote", "ledger", "approval"))
     with clock("generate"):
@@ -124,7 +137,22 @@ def _measured(plan: TrainingPlan, run: Path, say: Say) -> Row:
         verify(release, key.public)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     size = sum(path.stat().st_size for path in release.rglob("*") if path.is_file()) / 1e6
-    return Row(sum(cell.count for cell in plan.release.cells), candidates, clock.wall, clock.processor, peak, size)
+    least = _least(plan, model, policy, candidates, release)
+    return Row(sum(cell.count for cell in plan.release.cells), candidates, clock.wall, clock.processor, least, peak, size)
+
+
+def _least(plan: TrainingPlan, model: Brain, policy: Policy, count: int, release: Path) -> dict[str, float]:
+    machine = Machine.measured(torch.get_num_threads())
+    few = pool.candidates(plan.release, plan.variables, policy.rules.copies, voted=True)[:batch_for(plan.model)]
+    each = flops(lambda: pool.volumes_of(plan, model, few)) / len(few)
+    volume = FLOAT * math.prod(plan.model.shape)
+    packed = [gzip.decompress(path.read_bytes()) for path in sorted(release.rglob("*.nii.gz"))]
+    began = time.process_time()
+    for content in packed:
+        gzip.compress(content, COMPRESSION)
+    packing = time.process_time() - began
+    made, read = Work(count * each, count * volume), Work(0, count * volume)
+    return {"generate": machine.least(made), "gate": machine.least(read), "build": packing}
 
 
 def _sites(plan: TrainingPlan, run: Path) -> dict[str, tuple[Site, SigningKey]]:

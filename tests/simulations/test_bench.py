@@ -64,3 +64,6 @@ def test_the_table_for_programs() -> None:
     assert "clips rows" in two["opacus_hooks"]
     assert two["ours"] > 0
     assert one["memory"]["ours"] > 0
+    for row in (one, two):
+        assert min(row["floor"]["plain"], row["floor"]["ours"]) > 1, "nothing is sooner than its floor"
+        assert row["floor"]["flops"] > 1e8

@@ -19,6 +19,7 @@ from braing3n_core.models.trainable import NETWORKS
 from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.training import draw_rows, pairs_of, row_loss, shown_of
 from simulations.bench.estimate import as_json, estimate, told
+from simulations.bench.floor import Machine
 from tests.small import SMALL
 
 COSTLY = [stage for stage in NETWORKS if stage != "spread"]   # which is a few sums of 16 numbers
@@ -113,3 +114,12 @@ def test_what_a_person_reads_has_every_stage_and_scales_with_the_batch() -> None
     assert "1.81 G" in costs[0]["generator"]
     assert "7.24 G" in costs[1]["generator"]
     assert as_json(found)["tokens"] == 142
+
+
+def test_a_machine_adds_the_least_seconds_that_each_takes() -> None:
+    found = estimate("tiny", PRESETS["tiny"], DEFAULT_VARIABLES, 12, tokens=142)
+    slow = Machine(threads=1, flops=1e9, bytes=1e6)          # its copies decide: ten passes over the weights that are trained
+    lines = {line.split()[0]: line.split() for line in told(found, 1, slow)[-len(COSTLY):]}
+    assert float(lines["generator"][-1]) == pytest.approx(found.parameters["generator"] * 40 / 1e6, rel=0.01)
+    assert f"{found.volume_flops / 1e9:.3g} s at least" in "\n".join(told(found, 1, slow))
+    assert "at least" not in "\n".join(told(found, 1))

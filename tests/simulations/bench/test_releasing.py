@@ -27,10 +27,13 @@ def test_every_step_is_timed_and_the_release_is_signed(tmp_path: Path) -> None:
     assert (tmp_path / "release-2" / "release" / "model.sig").exists()
     assert (row.volumes, row.candidates) == (2, 6)
     assert row.peak_mb > 100
+    assert all(0 < least < row.processor[step] for step, least in row.least.items())
+    assert set(row.least) == {"generate", "gate", "build"}
 
 
 def test_the_table_says_the_same_to_people_and_to_programs() -> None:
-    row = Row(2, 6, dict.fromkeys(STEPS, 2.0), dict.fromkeys(STEPS, 1.0), 900.0, 3.0)
+    row = Row(2, 6, dict.fromkeys(STEPS, 2.0), dict.fromkeys(STEPS, 1.0), {"generate": 0.5}, 900.0, 3.0)
     assert (row.waited, row.worked) == (8.0, 4.0)
     assert json.loads(as_json([row]))[0]["worked"] == 4.0
     assert "2.00" in "\n".join(told([row]))
+    assert "times the floor: generate 2.0" in "\n".join(told([row]))

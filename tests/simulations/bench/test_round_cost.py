@@ -18,16 +18,16 @@ PLAN = TrainingPlan.load(Path(__file__).parents[3] / "simulations" / "recipes" /
 
 
 def test_the_first_round_is_left_out_and_medians_are_told() -> None:
-    row = measured("ours", [99.0, 63.0, 66.0, 70.0], [10.0, 60.0, 60.0, 60.0])
+    row = measured("ours", [99.0, 63.0, 66.0, 70.0], [10.0, 60.0, 60.0, 60.0], (20.0, 0.5))
     assert (row.rounds, row.training, row.round, row.overhead) == (3, 60.0, 66.0, 6.0)
     assert row.share == pytest.approx(0.1)
     assert json.loads(as_json([row]))[0]["share"] == row.share
-    assert "10.0%" in "\n".join(told([row]))
+    assert "10.0%               3.0              12.0" in "\n".join(told([row]))
 
 
 def test_a_round_that_nobody_trained_in_is_not_measured() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        measured("ours", [9.0, 9.0], [8.0])
+        measured("ours", [9.0, 9.0], [8.0], (1.0, 1.0))
 
 
 @pytest.mark.crash                                           # minutes: `make test-crash`

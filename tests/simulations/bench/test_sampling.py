@@ -10,9 +10,13 @@ from simulations.bench import sampling
 @pytest.mark.slow
 def test_the_two_are_of_equal_size_and_take_equal_steps() -> None:
     said: list[str] = []
-    ours, theirs = found = sampling.compare(steps=2, repeats=1, say=said.append)
+    ours, theirs = found = sampling.compare(steps=2, repeats=1, threads=1, say=said.append)
     assert theirs.parameters == pytest.approx(ours.parameters, rel=0.05)
     assert ours.evaluations == theirs.evaluations == 2
     assert sampling.as_json(found)["ratio"] == sampling.ratio(found) > 0
+    for row in found:
+        assert row.seconds > row.least > 0
+        assert f"{row.floors:.1f} times the floor" in "\n".join(sampling.told(found))
+    assert theirs.work.flops > ours.work.flops
     assert "first over second" in sampling.told(found)[-1]
-    assert len(said) == 2
+    assert len(said) == 3                                    # the machine, and both turns
