@@ -49,6 +49,16 @@ def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
     return z
 
 
+def led(velocity: Velocity, move: Callable[[Tensor], Tensor]) -> Velocity:
+    """The field that heads for `move`, (B, N, C) -> (B, N, C), of where the plain one would end. For times above 0."""
+
+    def field(z: Tensor, t: Tensor) -> Tensor:
+        left = t[:, None, None]
+        return (z - move(z - left * velocity(z, t))) / left
+
+    return field
+
+
 def middle(velocity: Velocity, noise: Tensor) -> Tensor:
     """(B, N, C): the mean of all that such a field ends in. At pure noise the best velocity is the noise minus that mean.
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from braing3n_core.flow import heun
+from braing3n_core.flow import heun, led
 from braing3n_core.forecast import drawn_change
 from braing3n_core.generate import BATCH, Guidance, generate, guided_field, noise_of
+from braing3n_core.lesions import SHOWN_ON, Lead, asked
 from braing3n_core.models.brain import Brain, Condition
 from braing3n_core.plan import T1W
 
@@ -41,7 +42,8 @@ def images(
     """(n, 1, D, H, W): the images, in the order of the rows.
 
     A person, what happens to that person and what other modalities show depend on (seed, number) alone: all images of a
-    person are of one anatomy and one course of events, and a T1w of the first visit is what `generate` makes.
+    person are of one anatomy and one course of events, and a T1w of the first visit is what `generate` makes. A FLAIR shows
+    the lesions that are asked for, the same at every visit.
     Raises UsageError for years or a modality that the model does not know.
     """
     conditions, people = [one.conditions for one in wanted], [one.number for one in wanted]
@@ -49,7 +51,7 @@ def images(
         torch.cat([noise_of(model, start, 1, person) for person in people]) for start in (seed, seed + _EVENTS, seed + _LOOKS)
     )
     codes, gaps = model.codes(conditions), torch.tensor([one.years for one in wanted], dtype=torch.float32)
-    modalities = [one.modality for one in wanted]
+    modalities, loads = [one.modality for one in wanted], asked(model, conditions)
 
     def aged(latents: Tensor, part: slice) -> Tensor:
         late = gaps[part] > 0
@@ -65,7 +67,9 @@ def images(
         volumes = model.decode(latents)
         for name in sorted(set(modalities[part]) - {T1W}):
             rows = torch.tensor([each == name for each in modalities[part]])
-            shown = translated(model, name, latents[rows], codes[part][rows], looks[part][rows], steps=steps, guidance=guidance)
+            person = latents[rows], codes[part][rows], looks[part][rows]
+            lesions = loads[part][rows] if name == SHOWN_ON else None
+            shown = translated(model, name, *person, steps=steps, guidance=guidance, lesions=lesions)
             volumes = volumes.index_put((rows,), shown)
         return volumes
 
@@ -76,13 +80,27 @@ def images(
 
 @torch.no_grad()
 def translated(
-    model: Brain, name: str, latents: Tensor, codes: Tensor, noise: Tensor, *, steps: int, guidance: Guidance = 1.0
+    model: Brain,
+    name: str,
+    latents: Tensor,
+    codes: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    guidance: Guidance = 1.0,
+    lesions: Tensor | None = None,
 ) -> Tensor:
-    """(B, 1, D, H, W): the brains behind T1w `latents` (B, N, C), with `codes` (B, M), as modality `name` may show them."""
+    """(B, 1, D, H, W): the brains behind T1w `latents` (B, N, C), with `codes` (B, M), as modality `name` may show them.
+
+    `lesions`: (B,) ml that a FLAIR is led to, NaN for who is left alone.
+    """
     translation = model.modality(name).translation
 
     def network(z: Tensor, t: Tensor, known: Tensor) -> Tensor:
         velocity: Tensor = translation(z, t, latents, known)
         return velocity
 
-    return model.decode(heun(guided_field(network, model.variables, codes, guidance), noise, steps), name)
+    field = guided_field(network, model.variables, codes, guidance)
+    if lesions is not None and bool(lesions.isfinite().any()):
+        field = led(field, Lead(model, lesions))
+    return model.decode(heun(field, noise, steps), name)

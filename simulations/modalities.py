@@ -1,7 +1,8 @@
 """Whether a FLAIR that is made from a T1w is of the same brain: phantoms whose FLAIR is known, and generated pairs.
 
 Voxels of unseen phantoms, beside rivals that know less or more; then what is measured on both images of a person, and whether
-lesions that are asked for are seen where hospitals look for them: bright on the FLAIR.
+lesions that are asked for are seen where hospitals look for them: bright on the FLAIR. Two readers look: the measure of
+`prepare`, and a ridge on voxels that was fitted to phantoms whose lesions are known and had no part in making the images.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from braing3n_core.models.presets import Preset
 from braing3n_core.people import Wanted, images, translated
 from braing3n_core.plan import T1W, Hospital, TrainingPlan
 from server.trajectory import visits_of
+from simulations.probe import voxels
 
 FLAIR = "FLAIR"
 STEPS = 12
 Say = Callable[[str], None]
 _UNSEEN, _SEED = 770_001, 20_260_003                         # of phantoms that no weights were trained on; of generated people
 _MOST_ML = 20.0                                              # lesions that are asked for, from none
+_FITTED, _FITTED_FROM = 300, 880_001                         # phantoms that the second reader learns from, lesions at any age
+_LOADS = (0.0, 5.0, 10.0, 20.0, 40.0)                        # ml that one person is shown with
 _VENTRICLES_ML = (25.0, 60.0)                                # ventricles that are asked for
 
 
@@ -57,14 +61,23 @@ class Agreement:
     asked: tuple[float, ...]                                 # or true, or of the other image
     seen: tuple[float, ...]
 
+    @property
+    def slope(self) -> float:
+        """Of what is seen on what was asked."""
+        return float(np.polyfit(self.asked, self.seen, 1)[0])
+
 
 @dataclass(frozen=True)
 class Told:
-    """The tables, and volumes (n, 1, D, H, W) of the phantoms: T1w, FLAIR as scanned, and as made from the T1w."""
+    """The tables, and volumes (n, 1, D, H, W) of the phantoms: T1w, FLAIR as scanned, and as made from the T1w.
+
+    `loaded`: one generated person's FLAIR with each of `_LOADS`.
+    """
 
     ways: tuple[Way, ...]
     agreements: tuple[Agreement, ...]
     pictures: tuple[Tensor, Tensor, Tensor]
+    loaded: Tensor
 
 
 def told_for(model: Brain, count: int, say: Say, guidance: Guidance = 1.0) -> Told:
@@ -81,7 +94,9 @@ def told_for(model: Brain, count: int, say: Say, guidance: Guidance = 1.0) -> To
     }
     say(f"{count} generated people, lesions asked for")
     agreements = _agreements(model, seen, (flair, ways["own latents"], made), count, guidance)
-    return Told(_ways(model, flair, ways), agreements, (t1w, flair, made))
+    rows = [Wanted({"modality": T1W, "age": 70.0, "lesions": load}, 0, 0.0, FLAIR) for load in _LOADS]
+    loaded = images(model, rows, _SEED, steps=STEPS, guidance=guidance)
+    return Told(_ways(model, flair, ways), agreements, (t1w, flair, made), loaded)
 
 
 def of_patients(model: Brain, plan: TrainingPlan, bids: Path, cache: Path) -> tuple[Way, ...]:
@@ -142,16 +157,27 @@ def _agreements(
     t1w, flair = images(model, wanted, _SEED, steps=STEPS, guidance=guidance).chunk(2)
     scanned, rebuilt, made = (measured(volumes, FLAIR, model.preset) for volumes in shown)
     generated, beside = measured(flair, FLAIR, model.preset), measured(t1w, T1W, model.preset)
-    lesions = [one["lesions"] for one in truth]
+    lesions, reader = [one["lesions"] for one in truth], _ridge(model)
     return (
         _agreement("lesions, true and on the FLAIR", "phantoms, scanned", lesions, scanned["lesions"]),
         _agreement("lesions, true and on the FLAIR", "phantoms, own latents", lesions, rebuilt["lesions"]),
         _agreement("lesions, true and on the FLAIR", "phantoms, made from T1w", lesions, made["lesions"]),
         _agreement("lesions, asked and on the FLAIR", "generated", asked, generated["lesions"]),
+        _agreement("lesions, true and by ridge", "phantoms, scanned", lesions, reader(shown[0])),
+        _agreement("lesions, asked and by ridge", "generated", asked, reader(flair)),
         _agreement("ventricles, true and on the FLAIR", "phantoms, made from T1w", [one["ventricles"] for one in truth],
                    made["ventricles"]),
         _agreement("ventricles, on T1w and FLAIR", "generated", beside["ventricles"], generated["ventricles"]),
     )  # fmt: skip
+
+
+def _ridge(model: Brain) -> Callable[[Tensor], list[float]]:
+    """A reader of lesions in ml from (n, 1, D, H, W) FLAIR volumes, which knows phantoms alone."""
+    wishes = Wishes(modalities=(T1W, FLAIR), lesions_at_any_age=True)
+    visits = [one.visits[0] for one in people(model.preset, _FITTED, _FITTED_FROM, Hospital(name="public"), wishes)]
+    known = voxels(model, torch.stack([visit.images[FLAIR][None] for visit in visits]))
+    truth = np.array([[visit.truth["lesions"]] for visit in visits])
+    return lambda volumes: metrics.ridge(known, truth, voxels(model, volumes))[:, 0].tolist()
 
 
 def measured(volumes: Tensor, modality: str, preset: Preset) -> dict[str, list[float]]:
@@ -168,8 +194,8 @@ def _agreement(what: str, who: str, asked: Sequence[float] | np.ndarray, seen: S
 def told(found: Told) -> list[str]:
     """The tables for a person."""
     lines = [*rows_of("unseen phantoms", found.ways)]
-    lines += [f"{'':<36}{'':<26}{'r':>6}"]
-    return lines + [f"  {row.what:<34}{row.people:<26}{row.r:>6.3f}" for row in found.agreements]
+    lines += [f"{'':<36}{'':<26}{'r':>6}{'slope':>8}"]
+    return lines + [f"  {row.what:<34}{row.people:<26}{row.r:>6.3f}{row.slope:>8.2f}" for row in found.agreements]
 
 
 def rows_of(whose: str, ways: Sequence[Way]) -> list[str]:
@@ -182,6 +208,12 @@ def write(found: Told, out: Path) -> None:
     """The same for a program."""
     tables = {"ways": [asdict(row) for row in found.ways], "agreements": [asdict(row) for row in found.agreements]}
     write_atomically(out, (json.dumps(tables, indent=1) + "\n").encode())
+
+
+def picture_of_loads(found: Told) -> bytes:
+    """PNG: one generated person's FLAIR with ever more lesions asked for, and what the largest load changes."""
+    shown = [(f"{load:.0f} ml", volume) for load, volume in zip(_LOADS, found.loaded[:, 0], strict=True)]
+    return figures.planes(shown, [(f"{_LOADS[-1]:.0f} ml, less none", found.loaded[-1, 0] - found.loaded[0, 0])])
 
 
 def picture(found: Told, person: int = 0) -> bytes:

@@ -60,7 +60,7 @@ def modality(
 
 @models.command()
 def modalities(
-    out: Annotated[Path | None, typer.Option(help="Folder for modalities.json and a picture of one person.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for modalities.json, and pictures of two people.")] = None,
     people: Annotated[int, typer.Option(min=8, help="Phantoms whose FLAIR is known, and generated people.")] = 48,
     data: Annotated[Path | None, typer.Option(help="Real people's T1w and FLAIR, BIDS, in place of phantoms.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A prior and its FLAIR; none: those that ship.")] = None,
@@ -85,6 +85,7 @@ def modalities(
         out.mkdir(parents=True, exist_ok=True)
         shown.write(found, out / "modalities.json")
         write_atomically(out / "modalities.png", shown.picture(found))
+        write_atomically(out / "lesions.png", shown.picture_of_loads(found))
     console.show("\n".join(shown.told(found)))
 
 

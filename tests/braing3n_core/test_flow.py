@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braing3n_core.flow import Sampler, between, euler, guided, heun, time_shift
+from braing3n_core.flow import Sampler, between, euler, guided, heun, led, time_shift
 
 
 def test_a_straight_flow_arrives_in_one_step() -> None:
@@ -31,6 +31,20 @@ def test_more_steps_come_closer_to_the_closed_form_of_a_gaussian() -> None:
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.01
     assert errors[-1] < errors[0] / 20
+
+
+@pytest.mark.parametrize("sampler", [euler, heun])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_flow_that_is_led_ends_where_it_is_led_to(sampler: Sampler, steps: int) -> None:
+    noise, wanted = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
+    field = led(lambda z, t: torch.sin(z), lambda end: wanted)
+    assert torch.allclose(sampler(field, noise, steps), wanted, atol=1e-5)
+
+
+def test_a_flow_that_is_led_nowhere_else_is_the_plain_one() -> None:
+    noise = torch.randn(2, 5, 3)
+    assert torch.allclose(heun(led(lambda z, t: torch.sin(z), lambda end: end), noise, 4),
+                          heun(lambda z, t: torch.sin(z), noise, 4), atol=1e-5)  # fmt: skip
 
 
 @settings(max_examples=50, deadline=None)

@@ -53,6 +53,28 @@ def test_both_images_of_a_generated_person_have_one_size_of_ventricles(found: mo
 
 
 @pytest.mark.slow
+def test_lesions_come_as_asked_for_by_both_readers_and_are_of_no_other_scale(found: modalities.Told) -> None:
+    rows = {(row.what, row.people): row for row in found.agreements}
+    measured, read = (rows[f"lesions, asked {how}", "generated"] for how in ("and on the FLAIR", "and by ridge"))
+    assert measured.r > 0.9
+    assert read.r > 0.5, "eight people, and the reader itself reaches 0.84 on people"
+    scanned = rows["lesions, true and on the FLAIR", "phantoms, scanned"]
+    assert 0.7 < measured.slope / scanned.slope < 1.4
+    assert len(found.loaded) == 5
+    with Image.open(io.BytesIO(modalities.picture_of_loads(found))) as image:
+        assert image.width > 800
+
+
+@pytest.mark.slow
+def test_lesions_do_not_come_where_nobody_leads(model: Brain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the table says when the lead is broken: the condition alone brings hardly any."""
+    monkeypatch.setattr("braing3n_core.people.Lead", lambda *_: lambda latents: latents)
+    found = modalities.told_for(model, 8, lambda _: None)
+    (row,) = [row for row in found.agreements if (row.what, row.people) == ("lesions, asked and on the FLAIR", "generated")]
+    assert row.slope < 0.4
+
+
+@pytest.mark.slow
 def test_scans_as_they_were_made_agree_with_themselves(model: Brain) -> None:
     """What is measured on a FLAIR grows with the lesions that are in it."""
     dark = model.modality("FLAIR").decoder.mean[None, None]
