@@ -50,11 +50,15 @@ def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
 
 
 def led(velocity: Velocity, move: Callable[[Tensor], Tensor]) -> Velocity:
-    """The field that heads for `move`, (B, N, C) -> (B, N, C), of where the plain one would end. For times above 0."""
+    """The field that heads for `move`, (B, N, C) -> (B, N, C), of where the plain one would end. For times above 0.
+
+    Rows that are not moved have the plain velocity, to the bit.
+    """
 
     def field(z: Tensor, t: Tensor) -> Tensor:
-        left = t[:, None, None]
-        return (z - move(z - left * velocity(z, t))) / left
+        plain, left = velocity(z, t), t[:, None, None]
+        end = z - left * plain
+        return plain + (end - move(end)) / left
 
     return field
 

@@ -24,16 +24,19 @@ def correlation(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.clip(a @ b / spread, -1, 1))
 
 
-def swap_effects(before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike]) -> dict[str, float]:
-    """What swapping one condition did to each measure of the same people, in standard deviations between people. No unit.
+def swap_effects(
+    before: Mapping[str, ArrayLike], after: Mapping[str, ArrayLike], others: Mapping[str, ArrayLike]
+) -> dict[str, float]:
+    """What swapping one condition did to each measure of the same people, in standard deviations between `others`. No unit.
 
-    mean(after - before) / sd(before), row by row: the same noise made both. The measure that was asked for should move and
-    the others stay; a condition that moves nothing was ignored.
+    mean(after - before) / sd(others), row by row: the same noise made both. `others` are people of whom nothing was asked:
+    those who share all conditions hardly differ in a measure that is one of them. The measure that was asked for should move
+    and the rest stay; a condition that moves nothing was ignored.
     """
     found = {}
-    for name, values in before.items():
-        a, b = finite(values, f"swap_effects of {name}", 1), finite(after[name], f"swap_effects of {name}", 1)
-        if not (a.shape == b.shape and len(a) >= 2 and a.std(ddof=1) > 0):
-            raise DataRefused(f"swap_effects of {name} needs the same 2 or more people twice, who differ; use more noise rows")
-        found[name] = float((b - a).mean() / a.std(ddof=1))
+    for name in before:
+        a, b, c = (finite(each[name], f"swap_effects of {name}", 1) for each in (before, after, others))
+        if not (a.shape == b.shape and len(c) >= 2 and c.std(ddof=1) > 0):
+            raise DataRefused(f"swap_effects of {name} needs the same people twice, and 2 or more who differ; use more of them")
+        found[name] = float((b - a).mean() / c.std(ddof=1))
     return found

@@ -17,14 +17,12 @@ from braing3n_core.errors import DataRefused
 from braing3n_core.metrics.checks import mask as as_mask
 from braing3n_core.metrics.checks import same_shape
 from braing3n_core.metrics.checks import volume as as_volume
+from braing3n_core.metrics.structure import DATA_RANGE, WINDOW, multiscale, similarity
 
-DATA_RANGE = 1.0
 BRAIN_THRESHOLD = 0.05                                       # half of the darkest tissue (CSF is scaled to 0.1-0.2)
 
 # The five scales of the paper need sides above 160 voxels. Three scales with a 7-voxel window leave a window of
 # 12 voxels at the coarsest scale of a 48^3 grid; the weights are the paper's first three, scaled to add up to 1.
-WINDOW = 7                                                   # voxels
-WINDOW_SIGMA = 1.5                                           # voxels
 MS_SSIM_WEIGHTS = tuple(w / 0.6305 for w in (0.0448, 0.2856, 0.3001))
 
 
@@ -47,14 +45,10 @@ def ssim(a: Tensor, b: Tensor) -> float:
     """Structural similarity of two volumes, no unit, at most 1 (equal): luminance x contrast x structure, averaged.
 
     (2 ma mb + c1)(2 sab + c2) / ((ma^2 + mb^2 + c1)(sa^2 + sb^2 + c2)) in a Gaussian window of 7 voxels, sigma 1.5, in 3D.
-    Black background counts as alike, so compare numbers of one grid and one mask only. Source: Wang et al., IEEE TIP 2004,
-    as computed by MONAI.
+    Black background counts as alike, so compare numbers of one grid and one mask only. Source: Wang et al., IEEE TIP 2004;
+    the same number as MONAI's.
     """
-    x, y = _pair(a, b, "ssim", WINDOW)
-    from monai.metrics.regression import SSIMMetric  # noqa: PLC0415 - seconds to load, for no other number here
-
-    metric = SSIMMetric(3, data_range=DATA_RANGE, win_size=WINDOW, kernel_sigma=WINDOW_SIGMA, reduction="none")
-    return float(metric(x, y).item())
+    return float(similarity(*_pair(a, b, "ssim", WINDOW))[0])
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> float:
@@ -62,20 +56,9 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
 
     prod_s contrast_s^w_s x luminance_last^w_last over three scales (each half the side of the one before), Gaussian
     window of 7 voxels, sigma 1.5, weights 0.071, 0.453, 0.476. Numbers of other grids, windows or weights do not
-    compare with these. Source: Wang, Simoncelli and Bovik, Asilomar 2003, as computed by MONAI.
+    compare with these. Source: Wang, Simoncelli and Bovik, Asilomar 2003; the same number as MONAI's.
     """
-    x, y = _pair(a, b, "ms_ssim", WINDOW * (len(MS_SSIM_WEIGHTS) - 1) ** 2)
-    from monai.metrics.regression import MultiScaleSSIMMetric  # noqa: PLC0415 - as above
-
-    metric = MultiScaleSSIMMetric(
-        spatial_dims=3,
-        data_range=DATA_RANGE,
-        kernel_size=WINDOW,
-        kernel_sigma=WINDOW_SIGMA,
-        weights=MS_SSIM_WEIGHTS,
-        reduction="none",
-    )
-    return float(metric(x, y).item())
+    return float(multiscale(*_pair(a, b, "ms_ssim", WINDOW * (len(MS_SSIM_WEIGHTS) - 1) ** 2), MS_SSIM_WEIGHTS))
 
 
 def mean_pairwise_ms_ssim(volumes: Tensor | Sequence[Tensor], pairs: int, seed: int) -> float:
@@ -126,10 +109,10 @@ def signal_outside(volume: Tensor, mask: Tensor) -> float:
 
 
 def _pair(a: Tensor, b: Tensor, purpose: str, least: int) -> tuple[Tensor, Tensor]:
-    """Two volumes as (1, 1, D, H, W) float32 on one grid with sides of at least `least` voxels."""
-    x, y = (torch.from_numpy(as_volume(v)).float()[None, None] for v in (a, b))
-    if not min(x.shape[2:]) >= least:
-        raise DataRefused(f"{purpose} needs every side at least {least} voxels, got {tuple(x.shape[2:])}; use a finer grid")
+    """Two volumes as (1, D, H, W) float32 on one grid with sides of at least `least` voxels."""
+    x, y = (torch.from_numpy(as_volume(v)).float()[None] for v in (a, b))
+    if not min(x.shape[1:]) >= least:
+        raise DataRefused(f"{purpose} needs every side at least {least} voxels, got {tuple(x.shape[1:])}; use a finer grid")
     if x.shape != y.shape:
-        raise DataRefused(f"{purpose} of {tuple(x.shape[2:])} against {tuple(y.shape[2:])}; bring both to one grid first")
+        raise DataRefused(f"{purpose} of {tuple(x.shape[1:])} against {tuple(y.shape[1:])}; bring both to one grid first")
     return x, y

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def examine(volume: Tensor, preset: Preset, modality: str = T1W) -> Findings:
     bright, piece = (volume.reshape(preset.shape) > BRAIN_THRESHOLD), brain_mask_of(volume)
     total = int(bright.sum())
     fragments = int((bright & ~piece).sum()) / total if total else math.nan
-    outside = signal_outside(volume, torch.from_numpy(np.asarray(binary_dilation(public.mask.numpy()))))
+    outside = signal_outside(volume, _widened(preset))
     if modality != T1W:
         brain = float(piece.sum()) * math.prod(preset.spacing_mm) / 1000 or math.nan
         return Findings(brain, math.nan, math.nan, math.nan, outside, fragments, modality)
@@ -57,6 +58,12 @@ def examine(volume: Tensor, preset: Preset, modality: str = T1W) -> Findings:
         return Findings(math.nan, math.nan, math.nan, math.nan, outside, fragments)
     brain = found.brain_ml if found.brain_ml > 0 else math.nan
     return Findings(brain, found.ventricles_ml, found.gm_ml / brain, found.wm_ml / brain, outside, fragments)
+
+
+@lru_cache(maxsize=4)
+def _widened(preset: Preset) -> Tensor:
+    """(D, H, W) bool: the template's brain and a voxel around it."""
+    return torch.from_numpy(np.asarray(binary_dilation(template(preset).mask.numpy())))
 
 
 def implausible(found: Findings, rules: Anatomy) -> str | None:

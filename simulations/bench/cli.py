@@ -60,12 +60,19 @@ def dp(
     patients: Annotated[int, typer.Option(min=1, help="Patients of a step with one view; a quarter with four.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Turns whose median is told.")] = 15,
     threads: Annotated[int, typer.Option(min=1)] = 1,
+    preset: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    method: Annotated[list[str] | None, typer.Option(help="loop, opacus_hooks, functorch or ghost; none for all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""
+    from braing3n_core.errors import UsageError
+    from braing3n_core.models.presets import PRESETS
     from simulations.bench import dp as steps
 
-    rows = steps.bench(steps.stages(model or []), views or [1, 4], patients, rounds, threads, console.note)
+    if preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    stages, beside = steps.stages(model or []), steps.methods(method or [])
+    rows = steps.bench(stages, views or [1, 4], patients, rounds, threads, console.note, preset=preset, names=beside)
     console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(steps.told(rows)))
 
 

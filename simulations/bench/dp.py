@@ -17,6 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from braing3n_core.errors import UsageError
+from braing3n_core.models.presets import PRESETS
 from privacy.dp_sgd import Engine, private_gradient, trainable
 from privacy.errors import MechanismRefused
 from privacy.events import SampledGaussian
@@ -24,11 +25,12 @@ from privacy.heap import keep_freed_memory
 from privacy.randomness import SecretNoise
 from simulations.bench.floor import FLOAT, Machine, Work, flops, training_bytes
 from simulations.bench.rivals import Mode, opacus_step
-from simulations.bench.subjects import NAMES, Benched, Subject, subject
+from simulations.bench.subjects import STAGES, Benched, Subject, subject
 
 Step = Callable[[], None]
 Say = Callable[[str], None]
 METHODS: Final = ("ours", "loop", "opacus_hooks", "functorch", "ghost")
+_UNASKED: Final = "not asked for"
 _CLIP, _NOISE, _LEARNING_RATE = 1.0, 1.0, 1e-4
 _LIMITS: Final[dict[Benched, tuple[float, float]]] = {     # with one view, with four or more
     "generator": (1.15, 1.10),
@@ -67,14 +69,30 @@ class Row(TypedDict):
 
 def stages(names: Sequence[str]) -> list[Benched]:
     """The stages so named, all if none is. Raises UsageError for another name."""
-    unknown = set(names) - set(NAMES)
+    unknown = set(names) - set(STAGES)
     if unknown:
-        raise UsageError(f"there is no model {min(unknown)!r} to measure; name {', '.join(NAMES)}, or none for all")
-    return [stage for stage in NAMES if stage in names or not names]
+        raise UsageError(f"there is no model {min(unknown)!r} to measure; name {', '.join(STAGES)}, or none for all")
+    return [stage for stage in STAGES if stage in names or not names]
+
+
+def methods(names: Sequence[str]) -> list[str]:
+    """The private steps so named, and always ours; all if none is. Raises UsageError for another name."""
+    unknown = set(names) - set(METHODS)
+    if unknown:
+        raise UsageError(f"there is no method {min(unknown)!r} to measure; name {', '.join(METHODS)}, or none for all")
+    return [name for name in METHODS if name == "ours" or name in names or not names]
 
 
 def bench(
-    stages: Sequence[Benched], views: Sequence[int], patients: int, rounds: int, threads: int, say: Say
+    stages: Sequence[Benched],
+    views: Sequence[int],
+    patients: int,
+    rounds: int,
+    threads: int,
+    say: Say,
+    *,
+    preset: str = "tiny",
+    names: Sequence[str] = METHODS,
 ) -> list[Row]:
     """The table, row by row. The rows of a step stay about as many: `patients` patients with one view, fewer with more."""
     torch.set_num_threads(threads)
@@ -83,8 +101,9 @@ def bench(
     say(machine.told())
     for stage in stages:
         for count in views:
-            say(f"{NAMES[stage]}, views={count}")
-            rows.append(_row(subject(stage, max(1, patients // count), count), count, rounds, machine))
+            chosen = subject(stage, max(1, patients // count), count, PRESETS[preset])
+            say(f"{chosen.name}, views={count}")
+            rows.append(_row(chosen, count, rounds, machine, names))
     return rows
 
 
@@ -100,15 +119,19 @@ def told(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         cells = [row["ours"], row["loop"], row["opacus_hooks"], row["functorch"], row["ghost"]]
         floor = f"{row['floor']['seconds']:9.3f}{row['floor']['plain']:7.1f}{row['floor']['ours']:6.1f}"
-        times = "".join(f"{cell:14.2f}" if isinstance(cell, float) else f"{'refused':>14}" for cell in cells)
+        times = "".join(_cell(cell) for cell in cells)
         yield f"{row['model']:32}{row['views']:6d}{times}{row['limit']:7.2f}{row['memory']['ours']:8.2f}{floor}"
     reasons = {str(row[name]): None for row in rows for name in METHODS if isinstance(row[name], str)}
-    yield from (f"refused: {reason}" for reason in reasons)
+    yield from (f"refused: {reason}" for reason in reasons if reason != _UNASKED)
     yield "times the plain step of the same turn; the last two are times the floor of the plain step"
 
 
-def _row(chosen: Subject, views: int, rounds: int, machine: Machine) -> Row:
-    steps, refusals = _steps(chosen, views)
+def _cell(found: float | str) -> str:
+    return f"{found:14.2f}" if isinstance(found, float) else f"{'' if found == _UNASKED else 'refused':>14}"
+
+
+def _row(chosen: Subject, views: int, rounds: int, machine: Machine, names: Sequence[str]) -> Row:
+    steps, refusals = _steps(chosen, views, names)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -117,7 +140,7 @@ def _row(chosen: Subject, views: int, rounds: int, machine: Machine) -> Row:
     peaks = {name: peak_bytes(step) for name, step in steps.items()}
     found: Mapping[str, float | str] = {**ratios, **refusals}
     return Row(
-        model=NAMES[chosen.stage], views=views, patients=len(chosen.patients), ours=found["ours"], loop=found["loop"],
+        model=chosen.name, views=views, patients=len(chosen.patients), ours=found["ours"], loop=found["loop"],
         opacus_hooks=found["opacus_hooks"], functorch=found["functorch"], ghost=found["ghost"],
         memory={name: peak / peaks["plain"] for name, peak in peaks.items() if name != "plain"},
         limit=limit(chosen.stage, views), floor=_floor(chosen, times["plain"], times["ours"], machine),
@@ -135,12 +158,15 @@ def _floor(chosen: Subject, plain: Sequence[float], ours: Sequence[float], machi
     )  # fmt: skip
 
 
-def _steps(chosen: Subject, views: int) -> tuple[dict[str, Step], dict[str, str]]:
+def _steps(chosen: Subject, views: int, names: Sequence[str]) -> tuple[dict[str, Step], dict[str, str]]:
     """Every step that runs, each on a model of its own and run once to warm up, and for the others why they do not."""
     steps: dict[str, Step] = {"plain": _plain(chosen)}
     refusals: dict[str, str] = {}
     steps["plain"]()
     for name in METHODS:
+        if name not in names:
+            refusals[name] = _UNASKED
+            continue
         if views > 1 and name in _MODES:
             refusals[name] = "Opacus clips rows: with several rows of one patient that is another mechanism"
             continue

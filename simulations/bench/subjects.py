@@ -1,13 +1,13 @@
 """The three networks that are trained, on a grid whose every cube is a token, with patients of random numbers.
 
-Times and memory depend on shapes alone, so the data are noise: P patients with K rows each, 216 tokens of the tiny preset.
+Times and memory depend on shapes alone, so the data are noise: P patients with K rows each, 216 tokens at the tiny preset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,8 @@ from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.training import draw_rows, row_loss
 from privacy.dp_sgd import RowLoss, Rows
 
-Benched = Literal["encoder", "decoder", "generator"]          # the trajectory is a generator of fewer blocks
-NAMES: Final[dict[Benched, str]] = {
-    "generator": "DiT generator, 216 tokens",
-    "decoder": "decoder, 48^3 voxels",
-    "encoder": "MAE, 54 of 216 tokens visible",
-}
+Benched = Literal["generator", "decoder", "encoder"]          # the trajectory is a generator of fewer blocks
+STAGES: Final[tuple[Benched, ...]] = get_args(Benched)
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Subject:
     model: nn.Module
     patients: Sequence[Rows]
     loss: RowLoss
+    name: str                                                # for a person
 
     @property
     def batch(self) -> Rows:
@@ -57,7 +54,17 @@ def subject(stage: Benched, patients: int, views: int, preset: Preset = PRESETS[
         model.get_submodule(network).requires_grad_(True)
     draws = torch.Generator().manual_seed(1)
     rows = [draw_rows(stage, _scan(stage, preset, draws), model, views, draws) for _ in range(patients)]
-    return Subject(stage, model, rows, row_loss(stage))
+    return Subject(stage, model, rows, row_loss(stage), _name(stage, preset))
+
+
+def _name(stage: Benched, preset: Preset) -> str:
+    match stage:
+        case "generator":
+            return f"DiT generator, {preset.tokens} tokens"
+        case "decoder":
+            return f"decoder, {' x '.join(map(str, preset.shape))} voxels"
+        case "encoder":
+            return f"MAE, {round(preset.tokens * (1 - preset.mask_ratio))} of {preset.tokens} tokens visible"
 
 
 def _filled(preset: Preset) -> Brain:

@@ -8,14 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.losses.ssim_loss import SSIMLoss
 
 from braing3n_core.errors import PlanRefused
-from braing3n_core.metrics import ssim
-from braing3n_core.metrics.images import DATA_RANGE, WINDOW, WINDOW_SIGMA
 from braing3n_core.prior import SHIPPED, read_prior
 from braing3n_core.training import draw_rows, row_loss
-from server.losses import similarity, spectral_loss, structural_loss
+from server.losses import spectral_loss, structural_loss
 from server.prior import DecoderPhase, EncoderPhase, _decoder_loss, _encoder_loss
 from tests.small import SMALL, small_brain
 
@@ -44,19 +41,6 @@ def test_only_hidden_cubes_count() -> None:
     cubes, keep = torch.zeros(2, 5, math.prod(PATCH)), torch.tensor([[0, 3], [1, 2]])
     predicted = torch.zeros_like(cubes).scatter(1, keep[..., None].expand(-1, -1, cubes.shape[2]), 1.0)
     assert float(spectral_loss(predicted, cubes, keep, PATCH)) == 0
-
-
-@pytest.mark.parametrize("shape", [(7, 9, 12), (28, 32, 36)])
-def test_similarity_is_what_is_measured(shape: tuple[int, int, int]) -> None:
-    draw = torch.Generator().manual_seed(0)
-    volumes = torch.rand(2, *shape, generator=draw)
-    made = (volumes + 0.3 * torch.rand(2, *shape, generator=draw)).requires_grad_(True)
-    found = similarity(made, volumes)
-    assert float(found.detach()) == pytest.approx(sum(map(ssim, made.detach(), volumes)) / 2, abs=1e-5)
-    (ours,) = torch.autograd.grad(found, made)
-    unlike = SSIMLoss(3, data_range=DATA_RANGE, win_size=WINDOW, kernel_sigma=WINDOW_SIGMA)
-    (theirs,) = torch.autograd.grad(1 - unlike(made[:, None], volumes[:, None]), made)
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(27, 32, 32), (32, 24, 32), (32, 32, 16)])

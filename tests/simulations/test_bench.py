@@ -13,12 +13,12 @@ import torch
 from braing3n_core.errors import UsageError
 from privacy.dp_sgd import clipped_sum
 from simulations.bench import dp
-from simulations.bench.subjects import NAMES, subject
+from simulations.bench.subjects import STAGES, subject
 
 BIN = Path(sys.executable).parent / "braing3n-sim"
 
 
-@pytest.mark.parametrize("stage", NAMES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_what_is_timed_is_a_whole_network_with_all_its_tokens(stage: str) -> None:
     chosen = subject(stage, 1, 2)
     assert chosen.model.tokens == 216
@@ -51,6 +51,17 @@ def test_limits_are_those_that_were_promised() -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(UsageError, match="no model 'brain' to measure"):
         dp.stages(["brain"])
+    with pytest.raises(UsageError, match="no method 'vmap' to measure"):
+        dp.methods(["vmap"])
+
+
+def test_what_was_not_asked_for_is_not_measured_and_says_so() -> None:
+    assert dp.methods([]) == list(dp.METHODS)
+    assert dp.methods(["loop"]) == ["ours", "loop"]
+    (row,) = dp.bench(["decoder"], [1], 1, 1, 1, lambda _: None, names=dp.methods(["ours"]))
+    assert isinstance(row["ours"], float)
+    assert row["loop"] == row["ghost"] == "not asked for"
+    assert "refused" not in "\n".join(dp.told([row]))
 
 
 @pytest.mark.slow
@@ -58,7 +69,7 @@ def test_the_table_for_programs() -> None:
     words = ["bench", "dp", "--model", "encoder", "--views", "1", "--views", "2", "--patients", "2", "--rounds", "1", "--json"]
     done = subprocess.run([BIN, *words], capture_output=True, text=True, timeout=850, check=True)
     one, two = json.loads(done.stdout)["rows"]
-    assert (one["model"], one["views"], one["patients"], one["limit"]) == (NAMES["encoder"], 1, 2, 1.25)
+    assert (one["model"], one["views"], one["patients"], one["limit"]) == ("MAE, 54 of 216 tokens visible", 1, 2, 1.25)
     assert all(one[name] > 0 for name in dp.METHODS if name != "ghost")
     assert (two["views"], two["patients"]) == (2, 1)
     assert "clips rows" in two["opacus_hooks"]

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from braing3n_core.models.brain import Brain
 from braing3n_core.plan import DEFAULT_VARIABLES
 from braing3n_core.prior import SHIPPED, read_prior
 from simulations import swap
+from simulations.control import BRAIN
 
 
 @pytest.mark.slow
@@ -26,5 +28,22 @@ def test_ventricles_act_and_a_deaf_generator_is_found_out(tmp_path: Path) -> Non
     assert larger.image > 0
     assert larger.effects["ventricles_ml"] > 1
     assert larger.effects["ventricles_ml"] > abs(found["lesions"].effects["ventricles_ml"])
+    assert "lesions_ml" not in larger.effects, "this model makes no FLAIR"
     swap.write(list(found.values()), tmp_path / "swap.json")
     assert len(json.loads((tmp_path / "swap.json").read_text())) == len(found) == len(swap.told(list(found.values()))) - 1
+
+
+@pytest.mark.slow
+def test_who_is_brought_to_volumes_changes_in_one_and_lesions_change_on_the_flair(model: Brain) -> None:
+    found = {row.variable: row.effects for row in swap.swaps(model, 4, 1, 6)}
+    assert found["ventricles"]["ventricles_ml"] > 1
+    assert abs(found["ventricles"]["brain_ml"]) < 0.3
+    assert found["brain"]["brain_ml"] > 1
+    assert abs(found["brain"]["ventricles_ml"]) < 0.3
+    assert found["lesions"]["lesions_ml"] > 3
+    assert all(abs(found["lesions"][name]) < 0.3 for name in ("brain_ml", "ventricles_ml"))
+
+
+@pytest.fixture
+def model() -> Brain:
+    return read_prior(SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN), ("FLAIR", "steering"))

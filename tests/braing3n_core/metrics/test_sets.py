@@ -128,11 +128,12 @@ def test_copies_are_found_and_strangers_are_not() -> None:
 def test_a_swap_that_does_nothing_is_told_from_one_that_acts() -> None:
     before = {"ventricles": [20.0, 30.0], "brain": [1000.0, 1100.0]}
     after = {"ventricles": [30.0, 40.0], "brain": [1000.0, 1100.0]}
-    found = metrics.swap_effects(before, after)
-    assert found["ventricles"] == pytest.approx(math.sqrt(2))
+    others = {"ventricles": [20.0, 40.0], "brain": [900.0, 1200.0, 1100.0]}
+    found = metrics.swap_effects(before, after, others)
+    assert found["ventricles"] == pytest.approx(1 / math.sqrt(2))
     assert found["brain"] == 0
-    with pytest.raises(DataRefused, match="same 2 or more people"):
-        metrics.swap_effects({"ventricles": [20.0, 20.0]}, {"ventricles": [20.0, 21.0]})
+    with pytest.raises(DataRefused, match="2 or more who differ"):
+        metrics.swap_effects(before, after, {**others, "ventricles": [20.0, 20.0]})
 
 
 def test_real_against_real_is_the_floor_at_the_same_size() -> None:
@@ -164,7 +165,8 @@ def test_no_set_metric_takes_a_poisoned_number(poison: float) -> None:
         lambda: metrics.cohens_d(good[:, 0], bad[:, 2]),
         lambda: metrics.nearest_ratio(bad, good, people(8, 3)),
         lambda: metrics.copied_share(good, bad, people(8, 3)),
-        lambda: metrics.swap_effects({"a": good[:, 2]}, {"a": bad[:, 2]}),
+        lambda: metrics.swap_effects({"a": good[:, 2]}, {"a": bad[:, 2]}, {"a": good[:, 2]}),
+        lambda: metrics.swap_effects({"a": good[:, 2]}, {"a": good[:, 1]}, {"a": bad[:, 2]}),
         lambda: metrics.against_real(metrics.kid, good, bad, 0),
         lambda: metrics.correlation(good[:, 2], bad[:, 2]),
     ):
