@@ -50,9 +50,9 @@ def heun(velocity: Velocity, noise: Tensor, steps: int) -> Tensor:
 
 
 def led(velocity: Velocity, move: Callable[[Tensor], Tensor]) -> Velocity:
-    """The field that heads for `move`, (B, N, C) -> (B, N, C), of where the plain one would end. For times above 0.
+    """The field that ends where `move`, (B, N, C) -> (B, N, C), would bring the end of the plain one.
 
-    Rows that are not moved have the plain velocity, to the bit.
+    For times above 0: at 0 the flow has ended. Rows that are not moved have the plain velocity, to the bit.
     """
 
     def field(z: Tensor, t: Tensor) -> Tensor:

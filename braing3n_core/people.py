@@ -42,8 +42,8 @@ def images(
     """(n, 1, D, H, W): the images, in the order of the rows.
 
     A person, what happens to that person and what other modalities show depend on (seed, number) alone: all images of a
-    person are of one anatomy and one course of events, and a T1w of the first visit is what `generate` makes. A FLAIR shows
-    the lesions that are asked for, the same at every visit.
+    person are of one anatomy and one course of events, and a T1w of the first visit is what `generate` makes. A FLAIR is
+    led to the lesions that are asked for, the same at every visit.
     Raises UsageError for years or a modality that the model does not know.
     """
     conditions, people = [one.conditions for one in wanted], [one.number for one in wanted]

@@ -2,7 +2,7 @@
 
 Voxels of unseen phantoms, beside rivals that know less or more; then what is measured on both images of a person, and whether
 lesions that are asked for are seen where hospitals look for them: bright on the FLAIR. Two readers look: the measure of
-`prepare`, and a ridge on voxels that was fitted to phantoms whose lesions are known and had no part in making the images.
+`prepare`, and a ridge on voxels that was fitted to phantoms whose lesions are known and is no part of how images are made.
 """
 
 from __future__ import annotations
@@ -206,7 +206,8 @@ def rows_of(whose: str, ways: Sequence[Way]) -> list[str]:
 
 def write(found: Told, out: Path) -> None:
     """The same for a program."""
-    tables = {"ways": [asdict(row) for row in found.ways], "agreements": [asdict(row) for row in found.agreements]}
+    agreements = [{**asdict(row), "slope": row.slope} for row in found.agreements]
+    tables = {"ways": [asdict(row) for row in found.ways], "agreements": agreements}
     write_atomically(out, (json.dumps(tables, indent=1) + "\n").encode())
 
 

@@ -175,18 +175,19 @@ def swap(
     out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
     people: Annotated[int, typer.Option(min=2, help="Synthetic people, each made before and after.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
-    weights: Annotated[Path | None, typer.Option(help="A prior with its record and its FLAIR; none: those that ship.")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Bring people to volumes, the brain's too.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Bring people to volumes, as its steering says.")] = False,
 ) -> None:
     """Change one condition of the same synthetic people: does it act, and do the other measures stay?"""
     from braing3n_core.plan import DEFAULT_VARIABLES
-    from braing3n_core.prior import SHIPPED, read_prior
+    from braing3n_core.prior import SHIPPED, beside_prior, read_prior
     from simulations import swap as swapping
     from simulations.control import BRAIN
+    from simulations.modalities import FLAIR
 
-    variables = (*DEFAULT_VARIABLES, BRAIN) if exact else DEFAULT_VARIABLES
-    parts = ("FLAIR", "steering") if exact else ("FLAIR",)
-    found = swapping.swaps(read_prior(weights or SHIPPED / "tiny.safetensors", variables, parts), people, 1, steps)
+    prior, variables = weights or SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN) if exact else DEFAULT_VARIABLES
+    parts = [FLAIR] * beside_prior(prior, FLAIR).exists() + ["steering"] * exact
+    found = swapping.swaps(read_prior(prior, variables, parts), people, 1, steps)
     if out:
         swapping.write(found, out)
     console.show("\n".join(swapping.told(found)))

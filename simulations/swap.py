@@ -1,6 +1,7 @@
 """The swap test: the same synthetic people twice, one condition changed. Does it act, and does everything else stay?
 
-Tissues and ventricles are measured on the T1w, lesions on the FLAIR of the same people, where the model makes one.
+Tissues and ventricles are measured on the T1w, in deviations between people of whom nothing is asked; lesions in ml on the
+FLAIR of the same people, where the model makes one: people of whom nothing is asked have next to none and differ in noise.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PERSON: Mapping[str, Condition] = {
 }  # fmt: skip
 _INNER = (0.1, 0.4)                                          # of a continuous range: values that people have
 _REACHED = (0.2, 0.8)                                        # of the range in which people are brought to a volume
+_LEAST_OTHERS = 32                                           # people of whom nothing is asked
 
 
 @dataclass(frozen=True)
@@ -37,46 +39,53 @@ class Swap:
     after: str
     image: float
     effects: dict[str, float]                                # measure -> deviations between people of whom nothing is asked
+    lesions_ml: float | None                                 # on the FLAIR; None: the model makes none
 
 
 def swaps(model: Brain, people: int, seed: int, steps: int) -> list[Swap]:
     """Every variable with two values to choose from, changed in `people` who share noise and all other conditions."""
     inside, known = model.decoder.brain > 0, {variable.name for variable in model.variables}
     person = {name: value for name, value in PERSON.items() if name in known}
-    _, others = _seen(model, {"modality": T1W}, people, seed + 1, steps)
+    anybody = [Wanted({"modality": T1W}, n) for n in range(max(people, _LEAST_OTHERS))]
+    others = measures(images(model, anybody, seed + 1, steps=steps, guidance=1.0), model.preset)
     found = []
     for variable in model.variables:
         pair = _pair(variable, model)
         if pair is None:
             continue
         rows = [{**person, variable.name: value} for value in pair]
-        (first, before), (second, after) = (_seen(model, row, people, seed, steps) for row in rows)
+        first, second = (_made(model, row, people, seed, steps, T1W) for row in rows)
         image = float((second - first).abs()[:, 0, inside].mean())
-        effects = metrics.swap_effects(before, after, others)
-        found.append(Swap(variable.name, _worded(pair[0]), _worded(pair[1]), image, effects))
+        effects = metrics.swap_effects(measures(first, model.preset), measures(second, model.preset), others)
+        few, many = (_lesions(model, row, people, seed, steps) for row in rows)
+        lesions = None if few is None or many is None else many - few
+        found.append(Swap(variable.name, _worded(pair[0]), _worded(pair[1]), image, effects, lesions))
     return found
 
 
-def _seen(
-    model: Brain, person: Mapping[str, Condition], people: int, seed: int, steps: int
-) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """T1w volumes of so many people who share all conditions, and what is measured on their images."""
-    t1w = images(model, [Wanted(person, n) for n in range(people)], seed, steps=steps, guidance=1.0)
-    found = {name: np.asarray(values) for name, values in measures(t1w, model.preset).items()}
-    if FLAIR in model.others:
-        flair = images(model, [Wanted(person, n, 0.0, FLAIR) for n in range(people)], seed, steps=steps, guidance=1.0)
-        found["lesions_ml"] = np.array(measured(flair, FLAIR, model.preset)["lesions"])
-    return t1w, found
+def _made(model: Brain, person: Mapping[str, Condition], people: int, seed: int, steps: int, modality: str) -> Tensor:
+    """(n, 1, D, H, W) of so many people who share all conditions."""
+    return images(model, [Wanted(person, n, 0.0, modality) for n in range(people)], seed, steps=steps, guidance=1.0)
+
+
+def _lesions(model: Brain, person: Mapping[str, Condition], people: int, seed: int, steps: int) -> float | None:
+    """Mean ml on their FLAIR."""
+    if FLAIR not in model.others:
+        return None
+    return float(np.mean(measured(_made(model, person, people, seed, steps, FLAIR), FLAIR, model.preset)["lesions"]))
 
 
 def told(found: Sequence[Swap]) -> list[str]:
     """The table for a person."""
     names = list(found[0].effects) if found else []
-    lines = [f"{'swapped':<40}{'image':>8}" + "".join(f"{name.removesuffix('_ml'):>12}" for name in names)]
+    heads = "".join(f"{name.removesuffix('_ml'):>12}" for name in names)
+    lines = [f"{'swapped':<40}{'image':>8}{heads}{'lesions, ml':>13}"]
     for row in found:
         change = f"{row.variable}: {row.before} to {row.after}"
-        lines.append(f"{change:<40}{row.image:>8.4f}" + "".join(f"{row.effects[name]:>12.2f}" for name in names))
-    return lines
+        lesions = "" if row.lesions_ml is None else f"{row.lesions_ml:.1f}"
+        effects = "".join(f"{row.effects[name]:>12.2f}" for name in names)
+        lines.append(f"{change:<40}{row.image:>8.4f}{effects}{lesions:>13}")
+    return [*lines, "volumes in deviations between people of whom nothing is asked"]
 
 
 def write(found: Sequence[Swap], out: Path) -> None:
@@ -90,11 +99,17 @@ def _worded(value: Condition) -> str:
 
 def _pair(variable: Continuous | Categorical, model: Brain) -> tuple[Condition, Condition] | None:
     """Two values that differ; None for a variable that has one alone."""
-    if isinstance(variable, Continuous):
-        least, most, parts = variable.low, variable.high, _INNER
-        if model.steering is not None and variable.source == "measured":
-            place, parts = MEASURES.index(variable.name), _REACHED
-            least, most = float(model.steering.least[place]), float(model.steering.most[place])
-        low, high = (least + part * (most - least) for part in parts)
-        return low, high
-    return (variable.levels[0], variable.levels[1]) if len(variable.levels) > 1 else None
+    if isinstance(variable, Categorical):
+        return (variable.levels[0], variable.levels[1]) if len(variable.levels) > 1 else None
+    least, most, parts = _reached(variable, model) or (variable.low, variable.high, _INNER)
+    low, high = (least + part * (most - least) for part in parts)
+    return low, high
+
+
+def _reached(variable: Continuous, model: Brain) -> tuple[float, float, tuple[float, float]] | None:
+    """From where to where people are brought to a measured volume, within what may be asked for; None if they are not."""
+    if model.steering is None or variable.source != "measured" or variable.name not in MEASURES:
+        return None
+    place = MEASURES.index(variable.name)
+    least, most = float(model.steering.least[place]), float(model.steering.most[place])
+    return max(least, variable.low), min(most, variable.high), _REACHED

@@ -36,7 +36,9 @@ def swap_effects(
     found = {}
     for name in before:
         a, b, c = (finite(each[name], f"swap_effects of {name}", 1) for each in (before, after, others))
-        if not (a.shape == b.shape and len(c) >= 2 and c.std(ddof=1) > 0):
-            raise DataRefused(f"swap_effects of {name} needs the same people twice, and 2 or more who differ; use more of them")
+        if not (len(a) and a.shape == b.shape):
+            raise DataRefused(f"swap_effects of {name} needs the same people before and after, got {len(a)} and {len(b)}")
+        if not (len(c) >= 2 and c.std(ddof=1) > 0):
+            raise DataRefused(f"swap_effects of {name} needs 2 or more others who differ; use more of them")
         found[name] = float((b - a).mean() / c.std(ddof=1))
     return found

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every torch reader expects
 from torch import Tensor
 
+from braing3n_core.errors import DataRefused
+
 DATA_RANGE = 1.0
 WINDOW = 7                                                   # voxels
 WINDOW_SIGMA = 1.5                                           # voxels
@@ -23,7 +25,7 @@ def similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) mean structural similarity and (B,) its contrast and structure alone, of (B, D, H, W) volumes of range 1.
 
     (2 ma mb + c1) / (ma^2 + mb^2 + c1) times (2 sab + c2) / (sa^2 + sb^2 + c2), and the second of these, where the window fits.
-    Sides are at least the window's 7 voxels. Source: Wang et al., IEEE TIP 2004.
+    Source: Wang et al., IEEE TIP 2004. Raises DataRefused if a side is shorter than the window's 7 voxels.
     """
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = _windowed(torch.stack([a, b, a * a, b * b, a * b]))
     spread = mean_aa - mean_a**2 + mean_bb - mean_b**2
@@ -37,7 +39,8 @@ def multiscale(a: Tensor, b: Tensor, weights: tuple[float, ...]) -> Tensor:
     """(B,) multi-scale structural similarity of (B, D, H, W) volumes: a weight for each scale, each half the one before.
 
     The product over scales of contrast and structure to the power of their weight, and of luminance on the last; what is below
-    zero counts as zero. Source: Wang, Simoncelli and Bovik, Asilomar 2003.
+    zero counts as zero. Source: Wang, Simoncelli and Bovik, Asilomar 2003. Raises DataRefused if a side is shorter than the
+    window on the last scale: below 28 voxels for three.
     """
     found = torch.ones(len(a), dtype=a.dtype, device=a.device)
     for scale, weight in enumerate(weights):
@@ -59,6 +62,8 @@ def _windowed(x: Tensor) -> Tensor:
 
 def _window(side: int, like: Tensor) -> Tensor:
     """(side - 6, side): a Gaussian of seven voxels at each place where it fits."""
+    if not side >= WINDOW:
+        raise DataRefused(f"structure needs every side at least {WINDOW} voxels on every scale, got {side}; use a finer grid")
     places = torch.arange(side - WINDOW + 1, device=like.device)[:, None] + WINDOW // 2
     away = torch.arange(side, device=like.device) - places
     bell = torch.exp(-0.5 * (away / WINDOW_SIGMA) ** 2) * (away.abs() <= WINDOW // 2)

@@ -11,20 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-import torch
-from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from braing3n_core.data.template import template
 from braing3n_core.errors import DataRefused
 from braing3n_core.metrics import brain_mask_of, signal_outside
 from braing3n_core.metrics.images import BRAIN_THRESHOLD
+from braing3n_core.models.brain import where_brain_is
 from braing3n_core.models.presets import Preset
 from braing3n_core.morphometry import measure
 from braing3n_core.plan import T1W
 from server.release.policy import Anatomy
 
+_around = lru_cache(maxsize=4)(where_brain_is)              # the template's brain and a voxel around it, first
 _JUDGED: Mapping[str, tuple[str, ...]] = {T1W: ("brain_ml", "ventricles_ml", "grey_share", "white_share")}
 _OF_ANY = ("brain_ml",)                                      # of a modality that tells no tissues apart
 
@@ -48,7 +47,7 @@ def examine(volume: Tensor, preset: Preset, modality: str = T1W) -> Findings:
     bright, piece = (volume.reshape(preset.shape) > BRAIN_THRESHOLD), brain_mask_of(volume)
     total = int(bright.sum())
     fragments = int((bright & ~piece).sum()) / total if total else math.nan
-    outside = signal_outside(volume, _widened(preset))
+    outside = signal_outside(volume, _around(preset)[0])
     if modality != T1W:
         brain = float(piece.sum()) * math.prod(preset.spacing_mm) / 1000 or math.nan
         return Findings(brain, math.nan, math.nan, math.nan, outside, fragments, modality)
@@ -58,12 +57,6 @@ def examine(volume: Tensor, preset: Preset, modality: str = T1W) -> Findings:
         return Findings(math.nan, math.nan, math.nan, math.nan, outside, fragments)
     brain = found.brain_ml if found.brain_ml > 0 else math.nan
     return Findings(brain, found.ventricles_ml, found.gm_ml / brain, found.wm_ml / brain, outside, fragments)
-
-
-@lru_cache(maxsize=4)
-def _widened(preset: Preset) -> Tensor:
-    """(D, H, W) bool: the template's brain and a voxel around it."""
-    return torch.from_numpy(np.asarray(binary_dilation(template(preset).mask.numpy())))
 
 
 def implausible(found: Findings, rules: Anatomy) -> str | None:

@@ -104,4 +104,3 @@ def arithmetic(recipe: BaselineRecipe) -> dict[str, tuple[float, float]]:
 
 def _rows(phase: Phase) -> int:
     return phase.steps * phase.batch
-

@@ -33,6 +33,8 @@ def estimate(
 
     if preset and preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    if here and as_json:
+        raise UsageError("--json says nothing of a machine; leave out --here")
     found = [estimates.estimate(name, PRESETS[name], DEFAULT_VARIABLES, steps) for name in ([preset] if preset else PRESETS)]
     machine = Machine.measured(torch.get_num_threads(), time.perf_counter) if here else None
     lines = [*([machine.told()] if machine else []), *(line for each in found for line in estimates.told(each, batch, machine))]
@@ -46,7 +48,7 @@ def sampling(
     threads: Annotated[int, typer.Option(min=1)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Volumes a second of the shipped generator beside MONAI's latent diffusion of equal size, in turn, in one process."""
+    """Processor time of a volume from the shipped generator and from MONAI's latent diffusion of equal size, in turn."""
     from simulations.bench import sampling as samplings
 
     found = samplings.compare(steps, repeats, threads, console.note)
@@ -61,7 +63,7 @@ def dp(
     rounds: Annotated[int, typer.Option(min=1, help="Turns whose median is told.")] = 15,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     preset: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
-    method: Annotated[list[str] | None, typer.Option(help="loop, opacus_hooks, functorch or ghost; none for all.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="loop, ghost, ... beside ours; `ours` alone; none: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""

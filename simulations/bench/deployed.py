@@ -69,7 +69,7 @@ class _Place:
 def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> list[Row]:
     """Ours, then plain FedAvg, over processes: `plan`'s sites and patients, one stage of `rounds` rounds of `steps` steps."""
     todo = sized(plan, steps, rounds)
-    floors = least(todo)                                     # measured while nothing else runs here
+    floors = least(todo, _threads(len(plan.sites)))          # measured while nothing else runs here
     say(f"braing3n: {rounds} rounds of {steps} local steps, over processes")
     unvoted = todo.privacy.model_copy(update={"vote_epsilon": 0.0})  # it comes after the run
     ours = _ours(_Place.made(out / "braing3n", todo.but(rehearsal=None, privacy=unvoted)), floors, say)
@@ -144,13 +144,17 @@ def _row(system: str, out: Path, sites: dict[str, Path], code: int | None, floor
     return measured(system, seconds_of(out, "round"), [max(each) for each in zip(*trained, strict=True)], floors)
 
 
+def _threads(sites: int) -> int:
+    """Hospitals have machines of their own; here each has its share of one, and waits for no other's threads."""
+    return max(1, (os.cpu_count() or 1) // sites)
+
+
 class _Up:
     """Starts processes that all end together, each with a log of its own and an empty place to work in."""
 
     def __init__(self, folder: Path, sites: int) -> None:
         self._folder, self.homes = folder, list[Path]()
-        # Hospitals have machines of their own; here each has its share of one, and waits for no other's threads.
-        self._threads = max(1, (os.cpu_count() or 1) // sites)
+        self._threads = _threads(sites)
         self.started: list[Process] = []
 
     def __call__(self, program: str, *words: str, home: Path | None = None, keep: int | None = None) -> Process:

@@ -1,8 +1,8 @@
 """The least that this machine could take: a step's arithmetic at the speed of matrix products, its bytes at that of a copy.
 
-The roofline model (Williams, Waterman and Patterson, Communications of the ACM 52(4), 2009): no program that does this
-arithmetic and moves these bytes is sooner than the longer of the two. Arithmetic is matrix products, convolutions and
-attention, a multiplication and an addition counted as two; bytes are those that have to move once, whatever the program.
+The roofline model (Williams, Waterman and Patterson, Communications of the ACM 52(4), 2009): a program that does this
+arithmetic, and whose bytes come from memory, is not sooner than the longer of the two. Arithmetic is matrix products,
+convolutions and attention, a multiplication and an addition counted as two; bytes are those that have to move once.
 """
 
 from __future__ import annotations

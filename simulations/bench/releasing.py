@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,6 @@ import torch
 from braing3n_core.data.hospital import write_hospital
 from braing3n_core.data.volume import COMPRESSION
 from braing3n_core.generate import batch_for
-from braing3n_core.models.brain import Brain
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
 from braing3n_core.state import save
@@ -32,6 +31,7 @@ from client.site import Site
 from privacy.signing import SigningKey
 from server.release import candidates as pool
 from server.release.policy import Policy
+from server.release.publish import RELEASE
 from server.release.seal import seal
 from server.release.stages import build, gate, generate_candidates
 from server.release.verify import verify
@@ -76,11 +76,16 @@ def bench(plan: TrainingPlan, counts: Sequence[int], out: Path, say: Say) -> lis
     rows = []
     for count in sorted(counts):
         say(f"{count} volumes")
-        run = out / f"release-{count}"
+        run = _run(out, count)
         shutil.rmtree(run, ignore_errors=True)
         rows.append(_measured(_sized(plan, count), run, say))
         say("\n".join(told(rows[-1:])))
-    return rows
+    # Last, because what they need would be in the peaks of the sizes that follow.
+    return [replace(row, least=_least(_sized(plan, row.volumes), row.candidates, _run(out, row.volumes))) for row in rows]
+
+
+def _run(out: Path, count: int) -> Path:
+    return out / f"release-{count}"
 
 
 def told(rows: Sequence[Row]) -> Iterator[str]:
@@ -92,7 +97,9 @@ def told(rows: Sequence[Row]) -> Iterator[str]:
         steps = "".join(f"{row.processor[step]:10.1f}" for step in STEPS)
         sizes = f"{row.worked / row.volumes:10.2f}{row.waited:8.0f}{row.peak_mb:9.0f}{row.release_mb:6.0f}"
         yield f"{row.volumes:8d}{row.candidates:12d}{steps}{sizes}"
-        yield "times the floor: " + ", ".join(f"{step} {row.processor[step] / least:.1f}" for step, least in row.least.items())
+        if row.least:
+            times = {step: row.processor[step] / least for step, least in row.least.items()}
+            yield "times the floor: " + ", ".join(f"{step} {ratio:.1f}" for step, ratio in times.items())
 
 
 def as_json(rows: Sequence[Row]) -> str:
@@ -137,22 +144,26 @@ def _measured(plan: TrainingPlan, run: Path, say: Say) -> Row:
         verify(release, key.public)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     size = sum(path.stat().st_size for path in release.rglob("*") if path.is_file()) / 1e6
-    least = _least(plan, model, policy, candidates, release)
-    return Row(sum(cell.count for cell in plan.release.cells), candidates, clock.wall, clock.processor, least, peak, size)
+    count = sum(cell.count for cell in plan.release.cells)
+    return Row(count, candidates, clock.wall, clock.processor, peak_mb=peak, release_mb=size)
 
 
-def _least(plan: TrainingPlan, model: Brain, policy: Policy, count: int, release: Path) -> dict[str, float]:
-    machine = Machine.measured(torch.get_num_threads())
-    few = pool.candidates(plan.release, plan.variables, policy.rules.copies, voted=True)[:batch_for(plan.model)]
+def _least(plan: TrainingPlan, count: int, run: Path) -> dict[str, float]:
+    machine, model, rules = Machine.measured(torch.get_num_threads()), load_prior(plan), Policy.load().rules.copies
+    few = pool.candidates(plan.release, plan.variables, rules, voted=True)[:batch_for(plan.model)]
     each = flops(lambda: pool.volumes_of(plan, model, few)) / len(few)
     volume = FLOAT * math.prod(plan.model.shape)
-    packed = [gzip.decompress(path.read_bytes()) for path in sorted(release.rglob("*.nii.gz"))]
-    began = time.process_time()
-    for content in packed:
-        gzip.compress(content, COMPRESSION)
-    packing = time.process_time() - began
     made, read = Work(count * each, count * volume), Work(0, count * volume)
+    packing = sum(_packed(path) for path in (run / RELEASE).rglob("*.nii.gz"))
     return {"generate": machine.least(made), "gate": machine.least(read), "build": packing}
+
+
+def _packed(path: Path) -> float:
+    """Processor seconds that it takes to pack a file's content again."""
+    content = gzip.decompress(path.read_bytes())
+    began = time.process_time()
+    gzip.compress(content, COMPRESSION)
+    return time.process_time() - began
 
 
 def _sites(plan: TrainingPlan, run: Path) -> dict[str, tuple[Site, SigningKey]]:

@@ -52,7 +52,7 @@ class Row:
 def bench(plan: TrainingPlan, steps: int, rounds: int, out: Path, say: Say) -> list[Row]:
     """Ours, then plain FedAvg: `plan`'s sites and patients, one stage of `rounds` rounds of `steps` local steps."""
     todo = sized(plan, steps, rounds)
-    floors, found = least(todo), []
+    floors, found = least(todo, 1), []
     for system, apps in (("braing3n", flower.OURS), ("Flower FedAvg", PLAIN)):
         say(f"{system}: {rounds} rounds of {steps} local steps")
         found.append(_measured(system, todo, out / system.replace(" ", "-").lower(), apps, floors, say))
@@ -81,8 +81,8 @@ def measured(system: str, walls: Sequence[float], slowest: Sequence[float], leas
     return Row(system, len(pairs), statistics.median(training), statistics.median(rounds), statistics.median(over), *least)
 
 
-def least(plan: TrainingPlan) -> Least:
-    """Of a round of the plan's only stage on one thread here: the largest site's training, and what is sent and kept."""
+def least(plan: TrainingPlan, threads: int) -> Least:
+    """Of a round of the plan's only stage, so many threads a site: the largest site's training, and what is sent and kept."""
     stage, size = plan.stages[0], estimate(plan.preset, PRESETS[plan.preset], plan.variables, 1)
     weights = size.parameters[stage.name]
     patients = (1 - plan.data.held_out) * max(site.patients for site in plan.sites)
@@ -90,7 +90,7 @@ def least(plan: TrainingPlan) -> Least:
     step = Work(rows * size.step_flops[stage.name], training_bytes(weights))
     sent = 2 * len(plan.sites) + 1                           # to each site and back, and the checkpoint
     moved = Work(0, 2 * FLOAT * weights * sent)
-    machine = Machine.measured(1, time.monotonic)
+    machine = Machine.measured(threads, time.monotonic)
     return machine.least(stage.local_steps * step), machine.least(moved)
 
 

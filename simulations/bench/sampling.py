@@ -90,7 +90,7 @@ def told(found: tuple[Speed, Speed]) -> list[str]:
         f"{row.work.flops / 1e9:.1f} GFLOP, {row.floors:.1f} times the floor"
         for row in found
     ]
-    return [*lines, f"volumes a second, first over second: {ratio(found):.1f}"]
+    return [*lines, f"volumes in the same processor time, first over second: {ratio(found):.1f}"]
 
 
 def ratio(found: tuple[Speed, Speed]) -> float:

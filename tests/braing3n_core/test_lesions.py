@@ -12,6 +12,7 @@ from torch import Tensor
 
 from braing3n_core.lesions import Lead, asked, lesioned, shown
 from braing3n_core.models.brain import Brain, Condition
+from braing3n_core.models.quantizer import FiniteScalar
 from braing3n_core.people import Wanted, images
 from braing3n_core.plan import DEFAULT_VARIABLES, Continuous
 from braing3n_core.prior import SHIPPED, read_prior
@@ -63,7 +64,7 @@ def test_larger_and_brighter_spots_are_more_lesion_and_a_single_voxel_hardly_any
     assert one - none < 4
     assert one < small < large
     assert one < faint < large
-    assert 3**3 < large - none < 5**3 + 6 * 5**2, "as many voxels as there are, edges by their share"
+    assert faint - none == pytest.approx(5**3, rel=0.3), "as many voxels as there are, edges by their share"
 
 
 @given(st.floats(0.01, 100))
@@ -73,14 +74,13 @@ def test_the_unit_of_brightness_does_not_matter(unit: float) -> None:
     assert torch.allclose(count(unit * volumes), count(volumes), rtol=1e-3, atol=1e-2)
 
 
-def test_each_step_brings_a_person_nearer(model: Brain, latents: Tensor) -> None:
-    wanted = torch.tensor([0.0, 10.0, 30.0])
-    at, off = latents, [(shown(model, latents) - wanted).abs()]
+@torch.no_grad()
+def test_steps_bring_a_person_to_what_was_asked(model: Brain, latents: Tensor) -> None:
+    wanted, at = torch.tensor([0.0, 10.0, 40.0]), latents
+    assert bool(((shown(model, at) - wanted).abs() > 1)[1:].all())
     for _ in range(12):
         at = Lead(model, wanted)(at)
-        off.append((shown(model, at) - wanted).abs().detach())
-    assert bool((off[-1] < 0.5 + 0.1 * wanted).all()), off[-1]
-    assert bool((off[-1] <= off[0].detach()).all())
+    assert bool(((shown(model, at) - wanted).abs() < 0.5 + 0.1 * wanted).all())
 
 
 def test_who_asked_for_nothing_is_left_alone_to_the_bit(model: Brain, latents: Tensor) -> None:
@@ -98,9 +98,40 @@ def test_a_step_is_a_person_s_own_and_never_a_leap(model: Brain, latents: Tensor
     assert not moved.requires_grad
 
 
-def test_latents_without_a_gradient_stay_finite(model: Brain) -> None:
-    far = torch.full((1, *model.centre.shape), 1e4)
-    assert bool(Lead(model, torch.tensor([10.0]))(far).isfinite().all())
+@pytest.mark.parametrize("slope", [0.0, math.nan, math.inf])
+def test_who_has_no_slope_to_go_along_is_left_alone(
+    model: Brain, latents: Tensor, slope: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("braing3n_core.lesions.shown", lambda _, z: (z * slope).sum((1, 2)))
+    assert torch.equal(Lead(model, torch.tensor([60.0, math.nan, 0.0]))(latents), latents)
+
+
+def test_a_recipient_in_inference_mode_is_led_as_well(model: Brain, latents: Tensor) -> None:
+    wanted = torch.tensor([10.0, math.nan, 30.0])
+    with torch.inference_mode():
+        found = Lead(model, wanted)(latents * 1)
+        assert torch.allclose(found, Lead(model, wanted)(latents), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_discrete_tokens_are_led_too(latents: Tensor) -> None:
+    discrete = read_prior(SHIPPED / "tiny.safetensors", parts=("FLAIR",))
+    discrete.quantizer = FiniteScalar(15)
+    at = latents
+    with torch.no_grad():
+        for _ in range(12):
+            at = Lead(discrete, torch.tensor([20.0, 20.0, 20.0]))(at)
+        assert bool((shown(discrete, at) > 12).all())
+
+
+@pytest.mark.slow
+def test_who_is_not_led_has_the_flair_of_before_to_the_bit(model: Brain, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Wanted({"age": 50.0, "lesions": load}, n, 0.0, "FLAIR") for n, load in enumerate((None, 20.0, None))]
+    led = images(model, rows, 3, steps=3, guidance=1.0)
+    monkeypatch.setattr("braing3n_core.people.led", lambda velocity, _: velocity)
+    plain = images(model, rows, 3, steps=3, guidance=1.0)
+    assert torch.equal(led[[0, 2]], plain[[0, 2]])
+    assert not torch.allclose(led[1], plain[1], atol=1e-2)
 
 
 @pytest.mark.slow

@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from braing3n_core.errors import UsageError
+from braing3n_core.models.presets import PRESETS
+from braing3n_core.plan import DEFAULT_VARIABLES
 from privacy.dp_sgd import clipped_sum
 from simulations.bench import dp
+from simulations.bench.estimate import estimate
 from simulations.bench.subjects import STAGES, subject
 
 BIN = Path(sys.executable).parent / "braing3n-sim"
@@ -61,6 +64,7 @@ def test_what_was_not_asked_for_is_not_measured_and_says_so() -> None:
     (row,) = dp.bench(["decoder"], [1], 1, 1, 1, lambda _: None, names=dp.methods(["ours"]))
     assert isinstance(row["ours"], float)
     assert row["loop"] == row["ghost"] == "not asked for"
+    assert row["limit"] == 1.15
     assert "refused" not in "\n".join(dp.told([row]))
 
 
@@ -76,5 +80,8 @@ def test_the_table_for_programs() -> None:
     assert two["ours"] > 0
     assert one["memory"]["ours"] > 0
     for row in (one, two):
-        assert min(row["floor"]["plain"], row["floor"]["ours"]) > 1, "nothing is sooner than its floor"
-        assert row["floor"]["flops"] > 1e8
+        assert min(row["floor"]["plain"], row["floor"]["ours"], row["floor"]["seconds"]) > 0
+    rows_in = one["patients"] * one["views"]
+    counted = estimate("", PRESETS["tiny"], DEFAULT_VARIABLES, 1, tokens=216).step_flops["encoder"]
+    assert one["floor"]["flops"] == pytest.approx(rows_in * counted, rel=0.03)
+    assert two["floor"]["flops"] == pytest.approx(one["floor"]["flops"], rel=0.03), "one patient of two views, two of one"

@@ -132,8 +132,12 @@ def test_a_swap_that_does_nothing_is_told_from_one_that_acts() -> None:
     found = metrics.swap_effects(before, after, others)
     assert found["ventricles"] == pytest.approx(1 / math.sqrt(2))
     assert found["brain"] == 0
-    with pytest.raises(DataRefused, match="2 or more who differ"):
+    with pytest.raises(DataRefused, match="2 or more others who differ"):
         metrics.swap_effects(before, after, {**others, "ventricles": [20.0, 20.0]})
+    with pytest.raises(DataRefused, match="same people before and after, got 2 and 1"):
+        metrics.swap_effects(before, {**after, "brain": [1000.0]}, others)
+    with pytest.raises(DataRefused, match="got 0 and 0"):
+        metrics.swap_effects({"brain": []}, {"brain": []}, others)
 
 
 def test_real_against_real_is_the_floor_at_the_same_size() -> None:
