@@ -194,6 +194,25 @@ def swap(
 
 
 @models.command()
+def distances(
+    medicalnet: Annotated[Path | None, typer.Option(help="MedicalNet's weights as safetensors; none: encoder alone.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write as well.")] = None,
+    people: Annotated[int, typer.Option(min=8, help="Phantoms that no weights saw, and as many generated people.")] = 160,
+    steps: Annotated[int, typer.Option(min=1, help="Heun steps.")] = 12,
+    weights: Annotated[Path | None, typer.Option(help="A prior with its record beside it; none: the one that ships.")] = None,
+) -> None:
+    """KID and Frechet distance of generated people from unseen ones, in the encoder's features and in MedicalNet's."""
+    from braing3n_core.prior import SHIPPED, read_prior
+    from simulations import distances as measured
+
+    model = read_prior(weights or SHIPPED / "tiny.safetensors")
+    found = measured.distances(model, people, steps, medicalnet, console.note)
+    if out:
+        measured.write(found, out)
+    console.show("\n".join(measured.told(found)))
+
+
+@models.command()
 def control(
     finished: Annotated[Path | None, typer.Option("--run", help="A finished run; none: the shipped prior.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for control.json and control.png.")] = None,

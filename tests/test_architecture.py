@@ -32,11 +32,8 @@ SOLE_IMPORTERS: dict[str, set[str]] = {                      # third-party name 
     "SimpleITK": {"braing3n_core/data/registration.py", "braing3n_core/data/bias.py"},
     "nilearn": {"braing3n_core/data/template.py"},
     "safetensors": {"braing3n_core/state.py"},
-    # Metrics, resampling, a loss of public training, and the rival's networks.
-    "monai": {
-        "braing3n_core/metrics/images.py", "braing3n_core/data/preprocess.py", "server/losses.py",
-        "simulations/baselines/latent_diffusion.py",
-    },
+    # Resampling, the rival's networks, and those of MedicalNet.
+    "monai": {"braing3n_core/data/preprocess.py", "simulations/baselines/latent_diffusion.py", "simulations/medicalnet.py"},
 }
 LONGEST_MODULE = 400
 
