@@ -31,7 +31,7 @@ def medicalnet(weights: Path) -> nn.Module:
     tensors = {name.removeprefix("module."): tensor for name, tensor in load(weights)[0].items()}
     depth = _DEPTHS.get((_blocks(tensors), "layer1.0.conv3.weight" in tensors))
     if depth is None:
-        raise DataRefused(f"{weights.name} holds no MedicalNet: its stages are those of no ResNet; give resnet_10 to resnet_200")
+        raise DataRefused(f"{weights.name} holds no MedicalNet: its stages are those of no ResNet; give resnet_10 to 200")
     bias, shortcut = resnet.get_medicalnet_pretrained_resnet_args(depth)
     network: nn.Module = getattr(resnet, f"resnet{depth}")(
         spatial_dims=3, n_input_channels=1, feed_forward=False, shortcut_type=shortcut, bias_downsample=bias
