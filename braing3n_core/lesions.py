@@ -58,6 +58,8 @@ class Lead:
     def __call__(self, latents: Tensor) -> Tensor:
         """One step: `_PART` of the way to the load that is wanted, and not farther than `_FAR`."""
         led = self.wanted.isfinite()
+        if not bool(led.any()):
+            return latents
         with torch.inference_mode(False), torch.enable_grad():
             here = latents[led].clone().requires_grad_()
             load = shown(self.model, here)

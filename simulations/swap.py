@@ -103,7 +103,7 @@ def _pair(variable: Continuous | Categorical, model: Brain) -> tuple[Condition, 
         return (variable.levels[0], variable.levels[1]) if len(variable.levels) > 1 else None
     least, most, parts = _reached(variable, model) or (variable.low, variable.high, _INNER)
     low, high = (least + part * (most - least) for part in parts)
-    return low, high
+    return (low, high) if low < high else None
 
 
 def _reached(variable: Continuous, model: Brain) -> tuple[float, float, tuple[float, float]] | None:

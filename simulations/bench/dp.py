@@ -118,9 +118,10 @@ def told(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{'model':32}{'views':>6}" + "".join(f"{name:>14}" for name in METHODS) + ends
     for row in rows:
         cells = [row["ours"], row["loop"], row["opacus_hooks"], row["functorch"], row["ghost"]]
+        promised = "" if row["limit"] is None else f"{row['limit']:.2f}"
         floor = f"{row['floor']['seconds']:9.3f}{row['floor']['plain']:7.1f}{row['floor']['ours']:6.1f}"
         times = "".join(_cell(cell) for cell in cells)
-        yield f"{row['model']:32}{row['views']:6d}{times}{row['limit'] or '':7}{row['memory']['ours']:8.2f}{floor}"
+        yield f"{row['model']:32}{row['views']:6d}{times}{promised:>7}{row['memory']['ours']:8.2f}{floor}"
     reasons = {str(row[name]): None for row in rows for name in METHODS if isinstance(row[name], str)}
     yield from (f"refused: {reason}" for reason in reasons if reason != _UNASKED)
     yield "times the plain step of the same turn; the last two are times the floor of the plain step"

@@ -81,9 +81,14 @@ def test_steps_bring_a_person_to_what_was_asked(model: Brain, latents: Tensor) -
     for _ in range(12):
         at = Lead(model, wanted)(at)
     assert bool(((shown(model, at) - wanted).abs() < 0.5 + 0.1 * wanted).all())
+    back = wanted.flip(0)
+    for _ in range(12):
+        at = Lead(model, back)(at)
+    assert bool(((shown(model, at) - back).abs() < 0.5 + 0.1 * back).all()), "and down again"
 
 
 def test_who_asked_for_nothing_is_left_alone_to_the_bit(model: Brain, latents: Tensor) -> None:
+    assert Lead(model, torch.full((3,), math.nan))(latents) is latents
     moved = Lead(model, torch.tensor([math.nan, 20.0, math.nan]))(latents)
     assert torch.equal(moved[[0, 2]], latents[[0, 2]])
     assert not torch.equal(moved[1], latents[1])

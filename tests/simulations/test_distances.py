@@ -48,6 +48,20 @@ def test_a_network_is_known_by_its_weights(tmp_path: Path, depth: int, width: in
     assert features(found, heads(5)).shape == (5, width)
 
 
+@pytest.mark.parametrize("depth", [10, 18, 50])
+def test_strides_and_dilations_are_medicalnets_and_the_last_maps_are_an_eighth_of_the_sides(tmp_path: Path, depth: int) -> None:
+    found = medicalnet(written(tmp_path / "w.safetensors", network(depth)))
+    assert found.conv1.stride == (2, 2, 2)
+    sizes: list[tuple[int, ...]] = []
+    for layer, dilation in (("layer2", 1), ("layer3", 2), ("layer4", 4)):
+        convolutions = [one for one in found.get_submodule(layer).modules() if isinstance(one, nn.Conv3d)]
+        wide = [one for one in convolutions if one.kernel_size == (3, 3, 3)]
+        assert {one.dilation for one in wide} == {one.padding for one in wide} == {(dilation,) * 3}
+        found.get_submodule(layer).register_forward_hook(lambda _, __, seen: sizes.append(tuple(seen.shape[2:])))
+    features(found, heads(1))
+    assert sizes == [(3, 4, 4)] * 3, "from 24, 32 and 28"
+
+
 def test_the_unit_of_brightness_does_not_matter_and_background_stays_zero(tmp_path: Path) -> None:
     found, volumes = medicalnet(written(tmp_path / "w.safetensors", network(10))), heads(2)
     np.testing.assert_allclose(features(found, 7 * volumes), features(found, volumes), rtol=1e-3, atol=1e-4)
