@@ -101,6 +101,6 @@ def translated(
         return velocity
 
     field = guided_field(network, model.variables, codes, guidance)
-    if lesions is not None and bool(lesions.isfinite().any()):
+    if lesions is not None:
         field = led(field, Lead(model, lesions))
     return model.decode(heun(field, noise, steps), name)

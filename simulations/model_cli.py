@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from braing3n_core import console
 from braing3n_core.scratch import scratch
 from simulations.recipe_files import RECIPES, found_recipe
+
+if TYPE_CHECKING:
+    from braing3n_core.models.brain import Brain
 
 models = typer.Typer()
 
@@ -179,15 +182,13 @@ def swap(
     exact: Annotated[bool, typer.Option("--exact", help="Bring people to volumes, as its steering says.")] = False,
 ) -> None:
     """Change one condition of the same synthetic people: does it act, and do the other measures stay?"""
-    from braing3n_core.plan import DEFAULT_VARIABLES
-    from braing3n_core.prior import SHIPPED, beside_prior, read_prior
+    from braing3n_core.prior import SHIPPED, beside_prior
     from simulations import swap as swapping
-    from simulations.control import BRAIN
     from simulations.modalities import FLAIR
 
-    prior, variables = weights or SHIPPED / "tiny.safetensors", (*DEFAULT_VARIABLES, BRAIN) if exact else DEFAULT_VARIABLES
-    parts = [FLAIR] * beside_prior(prior, FLAIR).exists() + ["steering"] * exact
-    found = swapping.swaps(read_prior(prior, variables, parts), people, 1, steps)
+    prior = weights or SHIPPED / "tiny.safetensors"
+    model = _prior(prior, exact, (FLAIR,) if beside_prior(prior, FLAIR).exists() else ())
+    found = swapping.swaps(model, people, 1, steps)
     if out:
         swapping.write(found, out)
     console.show("\n".join(swapping.told(found)))
@@ -224,18 +225,13 @@ def control(
     """What was asked of generated people against what is measured on them, for every variable there is a measure of."""
     from braing3n_core.errors import UsageError
     from braing3n_core.files import write_atomically
-    from braing3n_core.plan import DEFAULT_VARIABLES
-    from braing3n_core.prior import SHIPPED, load_prior, read_prior
+    from braing3n_core.prior import SHIPPED, load_prior
     from server.release.stages import finished_run
     from simulations import control as controlling
 
     if finished and exact:
         raise UsageError("--exact is for the shipped prior; a run says in its plan whether its release is exact")
-    if finished:
-        model = finished_run(finished, load_prior)[1]
-    else:
-        variables = (*DEFAULT_VARIABLES, controlling.BRAIN) if exact else DEFAULT_VARIABLES
-        model = read_prior(SHIPPED / "tiny.safetensors", variables, ("steering",) if exact else ())
+    model = finished_run(finished, load_prior)[1] if finished else _prior(SHIPPED / "tiny.safetensors", exact)
     found = controlling.controls(model, people, steps, controlling.weights(weight or []), console.note)
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -261,3 +257,12 @@ def locality(
     one = places.edited(model, latents, places.middle(model) if token is None else token, levels)
     write_atomically(out, places.picture(model, one))
     console.show("\n".join(places.told(one, places.many(model, latents, levels))))
+
+
+def _prior(weights: Path, exact: bool, parts: tuple[str, ...] = ()) -> Brain:
+    """A prior with `parts`; if `exact`, one whose people are brought to volumes, the brain's too."""
+    from braing3n_core.plan import DEFAULT_VARIABLES
+    from braing3n_core.prior import read_prior
+    from simulations.control import BRAIN
+
+    return read_prior(weights, (*DEFAULT_VARIABLES, BRAIN), (*parts, "steering")) if exact else read_prior(weights, parts=parts)

@@ -57,8 +57,10 @@ def swaps(model: Brain, people: int, seed: int, steps: int) -> list[Swap]:
         first, second = (_made(model, row, people, seed, steps, T1W) for row in rows)
         image = float((second - first).abs()[:, 0, inside].mean())
         effects = metrics.swap_effects(measures(first, model.preset), measures(second, model.preset), others)
-        few, many = (_lesions(model, row, people, seed, steps) for row in rows)
-        lesions = None if few is None or many is None else many - few
+        lesions = None
+        if FLAIR in model.others:
+            few, many = (_made(model, row, people, seed, steps, FLAIR) for row in rows)
+            lesions = _lesions(many, model) - _lesions(few, model)
         found.append(Swap(variable.name, _worded(pair[0]), _worded(pair[1]), image, effects, lesions))
     return found
 
@@ -68,11 +70,9 @@ def _made(model: Brain, person: Mapping[str, Condition], people: int, seed: int,
     return images(model, [Wanted(person, n, 0.0, modality) for n in range(people)], seed, steps=steps, guidance=1.0)
 
 
-def _lesions(model: Brain, person: Mapping[str, Condition], people: int, seed: int, steps: int) -> float | None:
-    """Mean ml on their FLAIR."""
-    if FLAIR not in model.others:
-        return None
-    return float(np.mean(measured(_made(model, person, people, seed, steps, FLAIR), FLAIR, model.preset)["lesions"]))
+def _lesions(flair: Tensor, model: Brain) -> float:
+    """Mean ml."""
+    return float(np.mean(measured(flair, FLAIR, model.preset)["lesions"]))
 
 
 def told(found: Sequence[Swap]) -> list[str]:

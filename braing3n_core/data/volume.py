@@ -34,7 +34,7 @@ _SLACK = 2**20                               # bytes after the last voxel: paddi
 _VOX_OFFSET_END = 176                        # bytes that hold the field in either version
 _VOX_OFFSET = {348: ("f", 108), 540: ("q", 168)}       # by sizeof_hdr: NIfTI-1 and NIfTI-2, type and place of the field
 _LEAST_DETERMINANT = 0.1                     # of the unit axes: 1 is orthogonal, 0 is flat
-COMPRESSION = 6
+_COMPRESSION = 6
 _DESCRIP_BYTES = 79                          # NIfTI-1 field sizes, less the closing zero
 _INTENT_BYTES = 15
 
@@ -99,7 +99,7 @@ def write_volume(
     image.header["descrip"] = _field("descrip", descrip, _DESCRIP_BYTES)
     image.header["intent_name"] = _field("intent_name", intent_name, _INTENT_BYTES)
     content = image.to_bytes()
-    write_atomically(path, _gzipped(content) if path.suffix == ".gz" else content)
+    write_atomically(path, gzipped(content) if path.suffix == ".gz" else content)
 
 
 @contextmanager
@@ -217,9 +217,9 @@ def _field(name: str, text: str, most: int) -> bytes:
     return raw
 
 
-def _gzipped(content: bytes) -> bytes:
-    """No time and no file name in the header of the stream."""
+def gzipped(content: bytes) -> bytes:
+    """A gzip stream without time and file name in its header: the same content gives the same bytes."""
     packed = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=packed, mtime=0) as stream:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=packed, mtime=0) as stream:
         stream.write(content)
     return packed.getvalue()

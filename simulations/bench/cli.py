@@ -31,8 +31,8 @@ def estimate(
     from simulations.bench import estimate as estimates
     from simulations.bench.floor import Machine
 
-    if preset and preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    if preset:
+        _refuse_unknown(preset)
     if here and as_json:
         raise UsageError("--json says nothing of a machine; leave out --here")
     found = [estimates.estimate(name, PRESETS[name], DEFAULT_VARIABLES, steps) for name in ([preset] if preset else PRESETS)]
@@ -67,12 +67,9 @@ def dp(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Print what a private step costs over a plain one: time and peak memory, beside the loop and Opacus."""
-    from braing3n_core.errors import UsageError
-    from braing3n_core.models.presets import PRESETS
     from simulations.bench import dp as steps
 
-    if preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    _refuse_unknown(preset)
     stages, beside = steps.stages(model or []), steps.methods(method or [])
     rows = steps.bench(stages, views or [1, 4], patients, rounds, threads, console.note, preset=preset, names=beside)
     console.show(json.dumps({"rows": rows}, indent=1) if as_json else "\n".join(steps.told(rows)))
@@ -100,12 +97,10 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Seconds that each step of preparing a scan takes, beside unpacking its file."""
-    from braing3n_core.errors import UsageError
     from braing3n_core.models.presets import PRESETS
     from simulations.bench import preparing
 
-    if preset not in PRESETS:
-        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
+    _refuse_unknown(preset)
     found = preparing.bench(data, PRESETS[preset], scans, console.note)
     console.show(preparing.as_json(found) if as_json else "\n".join(preparing.told(found)))
 
@@ -165,3 +160,11 @@ def server(
     rule = Aggregate(rule="median") if median else None
     rows = serving.bench(plan, sites or [3, 10, 30], megabytes, rounds, rule, console.note)
     console.show(serving.as_json(rows) if as_json else "\n".join(serving.told(rows)))
+
+
+def _refuse_unknown(preset: str) -> None:
+    from braing3n_core.errors import UsageError
+    from braing3n_core.models.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")

@@ -18,9 +18,8 @@ from braing3n_core.models.population import DIRECTIONS
 from braing3n_core.models.presets import Preset
 from braing3n_core.models.trajectory import GAP
 from braing3n_core.plan import Categorical, Continuous
-from simulations.bench.floor import Machine, Work, training_bytes
+from simulations.bench.floor import FLOAT, Machine, Work, training_bytes
 
-_FLOAT = 4                                                   # bytes
 _TRAINING = 4                                                # copies of a weight: itself, gradient, two moments of AdamW
 _SOMETIMES = ("trajectory", "FLAIR")                         # networks that a plan has if it asks for visits, or for FLAIR
 _KEPT = {"encoder": 19, "generator": 20, "trajectory": 20}   # floats per token and channel that a block keeps
@@ -57,7 +56,7 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
     }
     stacks = _stacks(preset, n)
     in_decoder = _KEPT_BY_VOXEL * prod(preset.shape) + _KEPT_BY_CUBE * preset.tokens * preset.decoder_channels
-    volumetric = dict.fromkeys(("decoder", "contrast"), _FLOAT * in_decoder)      # no blocks: checkpointing saves nothing
+    volumetric = dict.fromkeys(("decoder", "contrast"), FLOAT * in_decoder)      # no blocks: checkpointing saves nothing
     forward = {
         "encoder": _masked_flops(preset, n),
         "decoder": _decoder_flops(preset, n),
@@ -69,10 +68,10 @@ def estimate(name: str, preset: Preset, variables: Variables, steps: int, tokens
         preset=name,
         tokens=n,
         parameters=weights,
-        model_bytes=_FLOAT * sum(count for network, count in weights.items() if network not in _SOMETIMES),
-        training_bytes={stage: _FLOAT * _TRAINING * count for stage, count in trained.items()},
-        activation_bytes=volumetric | {s: _FLOAT * sum(_kept(s, *each) for each in rows) for s, rows in stacks.items()},
-        checkpointed_bytes=volumetric | {s: _FLOAT * sum(_recomputed(s, *each) for each in rows) for s, rows in stacks.items()},
+        model_bytes=FLOAT * sum(count for network, count in weights.items() if network not in _SOMETIMES),
+        training_bytes={stage: FLOAT * _TRAINING * count for stage, count in trained.items()},
+        activation_bytes=volumetric | {s: FLOAT * sum(_kept(s, *each) for each in rows) for s, rows in stacks.items()},
+        checkpointed_bytes=volumetric | {s: FLOAT * sum(_recomputed(s, *each) for each in rows) for s, rows in stacks.items()},
         step_flops={stage: 3 * flops - _unneeded(stage, preset, n) for stage, flops in forward.items()},
         volume_flops=(2 * steps - 1) * forward["generator"] + forward["decoder"],
     )
@@ -109,7 +108,7 @@ def _field(preset: Preset, variables: Variables, n: int, inputs: int, depth: int
 
 def told(found: Estimate, batch: int, machine: Machine | None = None) -> list[str]:
     """The estimate for a person, with activations of a batch; with a machine, the least seconds that it takes for each too."""
-    without = _short(found.model_bytes // _FLOAT)
+    without = _short(found.model_bytes // FLOAT)
     lines = [f"preset {found.preset}: {found.tokens} tokens, {without} parameters, {' and '.join(_SOMETIMES)} aside"]
     lines += [f"  {network:<16}{_short(count):>10} parameters" for network, count in found.parameters.items()]
     sampled = f"{_short(found.volume_flops)}FLOP"
@@ -122,7 +121,7 @@ def told(found: Estimate, batch: int, machine: Machine | None = None) -> list[st
         states, kept, less = found.training_bytes[stage], found.activation_bytes[stage], found.checkpointed_bytes[stage]
         columns = f"{_bytes(states):>16}{_bytes(batch * kept):>14}{_bytes(batch * less):>14}"
         if machine:
-            step = Work(batch * flops, training_bytes(states // (_FLOAT * _TRAINING)))
+            step = Work(batch * flops, training_bytes(states // (FLOAT * _TRAINING)))
             columns += f"{machine.least(step):12.3g}"
         lines.append(f"  {stage:<12}{_short(batch * flops):>14}{columns}")
     return lines

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from braing3n_core.data.hospital import write_hospital
-from braing3n_core.data.volume import COMPRESSION
+from braing3n_core.data.volume import gzipped
 from braing3n_core.generate import batch_for
 from braing3n_core.plan import TrainingPlan
 from braing3n_core.prior import load_prior
@@ -121,8 +121,7 @@ def _sized(plan: TrainingPlan, count: int) -> TrainingPlan:
 def _measured(plan: TrainingPlan, run: Path, say: Say) -> Row:
     run.mkdir(parents=True)
     (run / "plan.json").write_text(plan.canonical(), encoding="utf-8")
-    model = load_prior(plan)
-    save(run / "model.safetensors", model.state_dict(), {"plan": plan.digest, "preset": plan.preset})
+    save(run / "model.safetensors", load_prior(plan).state_dict(), {"plan": plan.digest, "preset": plan.preset})
     sites, clock, policy = _sites(plan, run), _Clock(), Policy.load()
     votes, ledgers, approvals = ([run / f"{name}.{kind}.json" for name in sites] for kind in ("vote", "ledger", "approval"))
     with clock("generate"):
@@ -162,7 +161,7 @@ def _packed(path: Path) -> float:
     """Processor seconds that it takes to pack a file's content again."""
     content = gzip.decompress(path.read_bytes())
     began = time.process_time()
-    gzip.compress(content, COMPRESSION)
+    gzipped(content)
     return time.process_time() - began
 
 
